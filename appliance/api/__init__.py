@@ -1,0 +1,1 @@
+"""One file per dialect or audience; every route names its action."""

@@ -1,0 +1,1 @@
+"""Credential to Principal: who is asking, proven from our own records."""

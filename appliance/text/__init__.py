@@ -1,0 +1,1 @@
+"""Text at the border: chat template, tokenizer, incremental decoding and stop strings."""

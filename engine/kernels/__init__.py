@@ -1,0 +1,1 @@
+"""Operators: one plain-torch reference each, and beside it the kernel for a GPU."""

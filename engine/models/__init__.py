@@ -1,0 +1,1 @@
+"""Model architectures, each described by one frozen spec."""

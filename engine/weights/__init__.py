@@ -1,0 +1,1 @@
+"""Memory-safe readers of weight files; every byte is hashed before it is parsed."""

@@ -1,0 +1,5 @@
+"""What crosses the gap: signatures over models, approvals, policies and releases, and their verifiers.
+
+Promise: a value from here means that a signature over those very bytes was checked.  Never: an unsigned mode, network
+access, a weaker second format.  Values: `ModelManifest`, `Approval`, `TrustRoot`.
+"""

@@ -1,0 +1,5 @@
+"""Facts in, Allow or Deny out: pure, total, deny by default.
+
+Promise: an error of any kind is a Deny, and is reported.  Never: input or output, a clock, a second answer to the same
+question.  Values: `Facts`, `Allow`, `Deny`, `Obligations`.  Entry points: `bundle.load_bundle`, `cedar.PolicyEngine`.
+"""
