@@ -6,7 +6,14 @@ Prefill, chunk, decode and recompute after preemption are only token counts here
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from engine.request import SamplingParams, TokenLogprobs
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,3 +42,49 @@ class Batch:
     def num_tokens(self) -> int:
         """Tokens computed in this step."""
         return sum(len(chunk.token_ids) for chunk in self.chunks)
+
+
+@dataclass(frozen=True, slots=True)
+class SamplingRow:
+    """What the sampler needs beside one row of logits."""
+
+    params: SamplingParams
+    prompt_token_ids: Sequence[int]
+    output_token_ids: Sequence[int]
+    """Tokens generated so far; the one to choose now has position len(prompt) + len(output)."""
+
+
+@dataclass(frozen=True, slots=True)
+class SampledToken:
+    """The sampler's answer for one row: a token, or an error that concerns this row alone."""
+
+    token_id: int
+    logprobs: TokenLogprobs | None = None
+    """Set when the row's params ask for logprobs."""
+    error: str | None = None
+    """Stable code, e.g. "nan_logits"; then `token_id` is meaningless."""
+
+
+class ModelRunner(Protocol):
+    """Owner of the weights, the KV memory and the device."""
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Compute the batch, write its KV into the pages it names.
+
+        Returns:
+            Logits, `[num_sampling_chunks, vocab_size] float32`, in the order of the chunks whose `samples` is true.
+        """
+        ...
+
+
+class TokenSampler(Protocol):
+    """Chooses tokens; holds no state between calls."""
+
+    def sample(self, logits: Tensor, rows: Sequence[SamplingRow]) -> tuple[SampledToken, ...]:
+        """Choose one token per row.
+
+        Args:
+            logits: `[num_rows, vocab_size] float32`.
+            rows: as many as `logits` has rows, in the same order.
+        """
+        ...

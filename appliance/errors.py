@@ -1,0 +1,83 @@
+"""Everything a request can be answered with instead of its answer, and the one table of HTTP statuses.
+
+ApplianceError
+├── BadRequest            the caller must change the request
+├── Unauthenticated       the caller must present one valid credential
+├── Forbidden             policy said no; asking again will not help
+├── NotFound              no such route or model, or none the caller may know of
+├── Overloaded            the caller may try again after `retry_after_s`
+└── Unavailable           the operator must act; nothing is admitted until then
+
+Messages are written for the caller: they name the field and the remedy, never library text, paths or secrets.
+"""
+
+from __future__ import annotations
+
+
+class ApplianceError(Exception):
+    """Base; `code` is stable and documented, `param` names the field at fault."""
+
+    def __init__(self, message: str, *, code: str, param: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.code = code
+        self.param = param
+
+
+class BadRequest(ApplianceError):
+    """The request cannot be honoured as it stands."""
+
+
+class Unauthenticated(ApplianceError):
+    """No credential, a wrong one, or more than one."""
+
+
+class Forbidden(ApplianceError):
+    """Policy denied it."""
+
+
+class NotFound(ApplianceError):
+    """Unknown to this caller."""
+
+
+class MethodNotAllowed(ApplianceError):
+    """The path exists, the method does not."""
+
+
+class TooLarge(ApplianceError):
+    """Body or headers above the limit."""
+
+
+class SlowClient(ApplianceError):
+    """The client did not send its request in time."""
+
+
+class Overloaded(ApplianceError):
+    """The queue is full."""
+
+    def __init__(self, message: str, *, code: str, retry_after_s: int) -> None:
+        super().__init__(message, code=code)
+        self.retry_after_s = retry_after_s
+
+
+class Unavailable(ApplianceError):
+    """Not admitting: the log, the engine or the disk needs the operator."""
+
+
+class GenerationFailed(ApplianceError):
+    """The engine gave the request up; recorded as failed."""
+
+
+HTTP_STATUS: dict[type[ApplianceError], tuple[int, str]] = {
+    BadRequest: (400, "invalid_request_error"),
+    Unauthenticated: (401, "authentication_error"),
+    Forbidden: (403, "permission_error"),
+    NotFound: (404, "not_found_error"),
+    MethodNotAllowed: (405, "invalid_request_error"),
+    SlowClient: (408, "invalid_request_error"),
+    TooLarge: (413, "invalid_request_error"),
+    Overloaded: (429, "overloaded_error"),
+    GenerationFailed: (500, "server_error"),
+    Unavailable: (503, "service_unavailable_error"),
+}
+"""Error class -> (HTTP status, OpenAI error `type`): chosen here and nowhere else."""
