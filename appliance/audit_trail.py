@@ -1,0 +1,112 @@
+"""Our event kinds, and the facts that each of them carries.
+
+The kinds are `subject:action`; one enum; a kind is never reused and never deleted.  A leaf holds metadata and keyed
+commitments, never a prompt, an answer or a secret.  `Pairing` states the law that the verifier checks: one
+`request:admitted` has exactly one terminal kind.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING, Protocol
+
+from appliance.identity.principal import Principal
+from audit.event import Event, JsonValue, Receipt
+
+if TYPE_CHECKING:
+    from audit.content import SubjectKeyring
+
+
+class Kind(StrEnum):
+    """Every kind of event, in alphabetical order."""
+
+    APPLIANCE_STARTED = "appliance:started"
+    APPLIANCE_STOPPED = "appliance:stopped"
+    AUTH_REFUSED = "auth:refused"
+    ENGINE_DIED = "engine:died"
+    ENGINE_RECOVERED = "engine:recovered"
+    KEY_REVOKED = "key:revoked"
+    KEYS_LISTED = "keys:listed"
+    LOG_READ = "log:read"
+    MODEL_LOADED = "model:loaded"
+    POLICY_LOADED = "policy:loaded"
+    REQUEST_ABANDONED = "request:abandoned"
+    REQUEST_ADMITTED = "request:admitted"
+    REQUEST_CANCELLED = "request:cancelled"
+    REQUEST_COMPLETED = "request:completed"
+    REQUEST_DENIED = "request:denied"
+    REQUEST_FAILED = "request:failed"
+    REQUEST_REFUSED = "request:refused"
+
+
+OPENING = Kind.REQUEST_ADMITTED
+TERMINALS = frozenset(
+    {Kind.REQUEST_COMPLETED, Kind.REQUEST_FAILED, Kind.REQUEST_CANCELLED, Kind.REQUEST_ABANDONED}
+)
+SYSTEM = Principal(id="system", kind="Service", tenant="", roles=(), clearance=0, key_id="")
+"""The appliance itself as an actor."""
+
+
+class EventSink(Protocol):
+    """Where events go; `audit.writer.AuditWriter` is the one there is."""
+
+    async def append(self, event: Event) -> Receipt:
+        """Durable when it returns.  Raises when the leaf is not known to be durable."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Clock:
+    """Both clocks, as arguments, so that tests choose the time."""
+
+    utc_us: Callable[[], int] = lambda: time.time_ns() // 1000
+    monotonic_ns: Callable[[], int] = time.monotonic_ns
+
+
+class AuditTrail:
+    """Turns what happened into events and waits until they are durable."""
+
+    def __init__(self, sink: EventSink, keyring: SubjectKeyring, clock: Clock, *, trust: str) -> None:
+        self._sink = sink
+        self._keyring = keyring
+        self._clock = clock
+        self._trust = trust
+        """`development` or `production`: stands in every record."""
+
+    @property
+    def clock(self) -> Clock:
+        """The clock that stamps the events."""
+        return self._clock
+
+    async def append(
+        self, kind: Kind, actor: Principal, subject: str, facts: Mapping[str, JsonValue]
+    ) -> Receipt:
+        """Record one event.
+
+        Raises:
+            audit.errors.AuditError: the leaf is not known to be durable; the caller must not go on as if it were.
+        """
+        return await self._sink.append(
+            Event(
+                kind=kind.value,
+                ts_us=self._clock.utc_us(),
+                monotonic_ns=self._clock.monotonic_ns(),
+                actor=actor.id,
+                role=",".join(actor.roles),
+                tenant=actor.tenant,
+                subject=subject,
+                facts={"trust": self._trust, **facts},
+            )
+        )
+
+    def commitment(self, actor: Principal, request_id: str, phase: str, content: bytes) -> dict[str, JsonValue]:
+        """Commit to content without keeping it.
+
+        The commitment is keyed: nobody who lacks the subject's key can test a guess against it, and destroying that
+        key makes it meaningless while every proof stays valid.
+        """
+        made = self._keyring.commitment(actor.id, request_id, phase, content)
+        return {"hmac": made.hmac_hex, "key_id": made.key_id}

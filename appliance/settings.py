@@ -1,0 +1,86 @@
+"""The one frozen settings object: read once from `CLOISTER_*`, unknown names refused, a bad value stops the start."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, ValidationError, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+PREFIX = "CLOISTER_"
+CLIENT_VARIABLES = frozenset({"CLOISTER_API_KEY", "CLOISTER_URL"})
+"""Read by the command's client verbs (`cloister demo`, `cloister audit`), never by the server."""
+
+
+class SettingsRefused(Exception):
+    """A setting is unknown or has a value that cannot be used; the message names it and the remedy."""
+
+
+class Settings(BaseSettings):
+    """Everything an operator may choose.  Sizes in bytes, times in seconds."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid")
+
+    host: str = Field("127.0.0.1", description="Address to listen on; loopback only until TLS is configured.")
+    port: int = Field(8600, ge=1, le=65535, description="TCP port of the API.")
+    state_dir: Path = Field(Path("var"), description="Folder of keys, log, policy and models; mode 0700.")
+    starter_dir: Path = Field(
+        Path(__file__).resolve().parents[1] / "models" / "starter" / "weights",
+        description="Unsigned starter model that development trust signs and serves as `starter`.",
+    )
+    model: str = Field("starter", description="Name of the approved model to serve.")
+    allowed_hosts: tuple[str, ...] = Field(
+        ("localhost", "127.0.0.1", "[::1]"),
+        description="Host headers that are answered (a guard against DNS rebinding).",
+    )
+    dtype: Literal["float32", "bfloat16", "float16"] = Field("float32", description="Arithmetic of the engine.")
+    engine_threads: int = Field(0, ge=0, le=1024, description="CPU threads of the engine; 0: one per core.")
+    kv_memory_bytes: int = Field(256 * 2**20, ge=2**20, description="Memory for the KV cache.")
+    page_size: int = Field(16, ge=1, le=256, description="Tokens per KV page.")
+    max_num_batched_tokens: int = Field(512, ge=16, le=65536, description="Token budget of one engine step.")
+    max_num_sequences: int = Field(64, ge=1, le=4096, description="Sequences that run at once.")
+    max_queue_len: int = Field(256, ge=1, le=65536, description="Sequences that may wait; one more gets 429.")
+    max_body_bytes: int = Field(2 * 2**20, ge=1024, description="Largest request body.")
+    max_header_bytes: int = Field(32 * 2**10, ge=4096, description="Largest request head.")
+    body_deadline_s: float = Field(20.0, gt=0, description="A client must send its whole request within this time.")
+    write_deadline_s: float = Field(30.0, gt=0, description="A client must take each part of the answer in this time.")
+    drain_deadline_s: float = Field(20.0, ge=0, description="At stop, running requests may finish within this time.")
+    stall_limit_s: float = Field(60.0, gt=0, description="With work at hand, a step must finish within this time.")
+    min_free_bytes: int = Field(128 * 2**20, ge=0, description="Below this much free disk nothing is admitted.")
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Level of the operator's log.")
+
+    @field_validator("host")
+    @classmethod
+    def _loopback_only(cls, host: str) -> str:
+        if host == "localhost":
+            return host
+        try:
+            loopback = ipaddress.ip_address(host).is_loopback
+        except ValueError:
+            loopback = False
+        if not loopback:
+            raise ValueError("only a loopback address is served without TLS, e.g. 127.0.0.1")
+        return host
+
+
+def read_settings() -> Settings:
+    """Read the settings from the environment.
+
+    Raises:
+        SettingsRefused: an unknown `CLOISTER_*` name or an unusable value.
+    """
+    known = {PREFIX + name.upper() for name in Settings.model_fields}
+    unknown = sorted(
+        name for name in os.environ if name.upper().startswith(PREFIX) and name.upper() not in known | CLIENT_VARIABLES
+    )
+    if unknown:
+        raise SettingsRefused(f"unknown setting {unknown[0]}: see docs/settings.md for the names that exist")
+    try:
+        return Settings()
+    except ValidationError as refusal:
+        first = refusal.errors()[0]
+        name = PREFIX + str(first["loc"][0]).upper() if first["loc"] else PREFIX + "?"
+        raise SettingsRefused(f"{name}: {first['msg']}") from None
