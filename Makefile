@@ -1,0 +1,62 @@
+# Two commands for a newcomer: `make serve` and `make test`.  Everything else is for those who change the code.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+PYTEST := PYTHONPATH=tests/guard $(BIN)/python -m pytest
+
+.PHONY: help serve test check format test-long bench starter clean
+.DEFAULT_GOAL := help
+
+help:
+	@echo "make serve      install into .venv, make a development state in ./var, serve on http://127.0.0.1:8600"
+	@echo "make test       install into .venv, run the whole suite"
+	@echo "make check      lint, types, import contracts, docs"
+	@echo "make test-long  the long lanes: many crash rounds, large fuzz"
+	@echo "make bench      drive a running appliance with a real trace and print one table"
+	@echo "make starter    train the starter model again from its seed"
+
+serve: $(VENV)/.serve
+	@exec $(BIN)/cloister serve
+
+test: $(VENV)/.test
+	$(PYTEST)
+
+test-long: $(VENV)/.test
+	$(PYTEST) -m slow --timeout=7200
+
+check: $(VENV)/.test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(PYTEST) -q tests/docs
+
+format: $(VENV)/.test
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(VENV)/.test
+	$(BIN)/python benchmarks/bench_serving.py
+
+starter: $(VENV)/.test
+	$(BIN)/python models/starter/train.py
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "Cloister needs Python 3.11 or newer; '$(PYTHON)' is not (set PYTHON=...)"; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null \
+		|| { echo "this Python cannot make virtual environments; on Debian and Ubuntu: apt-get install python3-venv"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.serve: pyproject.toml constraints.txt | $(BIN)/python
+	$(PIP) install --quiet --constraint constraints.txt --editable .
+	@touch $@
+
+$(VENV)/.test: pyproject.toml constraints.txt $(VENV)/.serve
+	$(PIP) install --quiet --constraint constraints.txt --editable '.[test,check]'
+	@touch $@
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
