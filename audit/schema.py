@@ -1,0 +1,70 @@
+"""The tables of the log, as SQLAlchemy sees them; the migrations make them.
+
+Four facts are stored: leaves, complete inner nodes, signed checkpoints, and which migration made the tables.  Every
+column but `leaf_bytes` and `note` is a projection that a verifier recomputes.  Rows are only ever inserted: triggers
+refuse UPDATE and DELETE, and any INSERT that does not extend the log by exactly the next row.  The triggers are a
+fence against accidents; the proof is the signed tree.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import BigInteger, Column, Index, Integer, LargeBinary, MetaData, Table, Text
+
+SCHEMA_REVISION = "r0001"
+"""The newest migration; a log of another revision is not opened."""
+
+metadata = MetaData()
+
+_BIG = BigInteger().with_variant(Integer, "sqlite")  # SQLite integers are 64 bits wide; STRICT knows only INTEGER
+
+leaf_table = Table(
+    "leaf",
+    metadata,
+    Column("idx", _BIG, primary_key=True, autoincrement=False),
+    Column("head", _BIG, nullable=False),
+    Column("leaf_bytes", LargeBinary, nullable=False),
+    Column("leaf_hash", LargeBinary, nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("ts_us", _BIG, nullable=False),
+    Column("epoch", _BIG, nullable=False),
+    Column("actor", Text, nullable=False),
+    Column("role", Text, nullable=False),
+    Column("tenant", Text, nullable=False),
+    Column("subject", Text, nullable=False),
+    Column("route", Text),
+    Column("model_root", Text),
+    Column("decision", Text),
+    Column("outcome", Text),
+    Column("label", Text),
+    sqlite_strict=True,
+)
+
+for _name in ("kind", "ts_us", "actor", "tenant"):
+    Index(f"leaf_{_name}", leaf_table.c[_name])
+Index("leaf_subject", leaf_table.c.subject, leaf_table.c.kind)
+for _name in ("route", "model_root", "decision", "outcome", "label"):
+    _present = leaf_table.c[_name].is_not(None)
+    Index(f"leaf_{_name}", leaf_table.c[_name], sqlite_where=_present, postgresql_where=_present)
+
+node_table = Table(
+    "node",
+    metadata,
+    Column("level", Integer, primary_key=True, autoincrement=False),
+    Column("idx", _BIG, primary_key=True, autoincrement=False),
+    Column("hash", LargeBinary, nullable=False),
+    sqlite_strict=True,
+    sqlite_with_rowid=False,
+)
+
+checkpoint_table = Table(
+    "checkpoint",
+    metadata,
+    Column("size", _BIG, primary_key=True, autoincrement=False),
+    Column("root", LargeBinary, nullable=False),
+    Column("note", Text, nullable=False),
+    sqlite_strict=True,
+)
+
+LEAF_COLUMNS = tuple(column.name for column in leaf_table.columns)
+NODE_COLUMNS = tuple(column.name for column in node_table.columns)
+CHECKPOINT_COLUMNS = tuple(column.name for column in checkpoint_table.columns)

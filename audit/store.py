@@ -1,0 +1,202 @@
+"""Open a log's SQLite file so that durability is a fact: every setting is written, read back, and compared.
+
+Never: create a database that is missing, open one that others may read, or run on a setting that did not take.
+Durable means: in the write-ahead log and flushed (`synchronous=FULL`).  Copying the write-ahead log into the main file
+is done by the writer itself (`wal_autocheckpoint=0`), because SQLite hides the errors of its automatic copy, and a
+hidden fsync error is a lost log.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from alembic import command
+from alembic.config import Config
+from sqlalchemy import BindParameter, Connection, Engine, Table, bindparam, create_engine, event, insert, select, text
+from sqlalchemy.dialects import sqlite as sqlite_dialect
+from sqlalchemy.pool import QueuePool, StaticPool
+
+from audit.checkpoint import Checkpoint, LogSigner, sign_checkpoint
+from audit.errors import LogExists, LogMissing, SettingRefused
+from audit.merkle import EMPTY_ROOT
+from audit.schema import SCHEMA_REVISION, checkpoint_table, leaf_table, node_table
+
+_FILE_MODE = 0o600
+_BUSY_TIMEOUT_MS = 5_000
+_SETTINGS: tuple[tuple[str, str, object], ...] = (
+    ("busy_timeout", str(_BUSY_TIMEOUT_MS), _BUSY_TIMEOUT_MS),
+    ("journal_mode", "WAL", "wal"),
+    ("synchronous", "FULL", 2),
+    ("fullfsync", "ON", 1),
+    ("checkpoint_fullfsync", "ON", 1),
+    ("foreign_keys", "ON", 1),
+    ("trusted_schema", "OFF", 0),
+    ("recursive_triggers", "ON", 1),  # otherwise INSERT OR REPLACE deletes without asking the delete trigger
+    ("cell_size_check", "ON", 1),
+    ("wal_autocheckpoint", "0", 0),
+)
+
+
+def create_log(path: Path, signers: Sequence[LogSigner]) -> Checkpoint:
+    """Create an empty log whose first checkpoint, of size 0, is signed; the file appears whole or not at all."""
+    if path.exists():
+        raise LogExists(path)
+    draft = path.with_name(path.name + ".new")
+    draft.unlink(missing_ok=True)  # a creation that was cut short: nothing was ever acknowledged from it
+    os.close(os.open(draft, os.O_CREAT | os.O_EXCL | os.O_RDWR, _FILE_MODE))
+    engine = open_engine(draft, read_only=False)
+    checkpoint = Checkpoint(signers[0].name, 0, EMPTY_ROOT)
+    with engine.begin() as connection:
+        apply_migrations(connection)
+        row = {"size": 0, "root": EMPTY_ROOT, "note": sign_checkpoint(checkpoint, signers)}
+        connection.execute(insert(checkpoint_table).values(row))
+    move_wal_into_database(engine, truncate=True)
+    engine.dispose()
+    try:
+        os.link(draft, path)  # unlike rename, link never replaces
+    except FileExistsError as error:
+        raise LogExists(path) from error
+    draft.unlink()
+    _flush_folder(path.parent)
+    return checkpoint
+
+
+def open_engine(path: Path, *, read_only: bool) -> Engine:
+    """Return an engine whose every connection has proven its settings; one connection only for a writer."""
+    if not path.is_file():
+        raise LogMissing(path)
+    mode = path.stat().st_mode & 0o777
+    if mode & 0o077:
+        raise SettingRefused("the log's file mode", oct(_FILE_MODE), oct(mode))
+
+    def connect() -> sqlite3.Connection:
+        uri = f"file:{quote(str(path.absolute()))}?mode={'ro' if read_only else 'rw'}"
+        connection = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False)
+        try:
+            _prove_settings(connection, read_only=read_only)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    if read_only:
+        engine = create_engine("sqlite://", creator=connect, poolclass=QueuePool, pool_size=4, max_overflow=12)
+    else:
+        engine = create_engine("sqlite://", creator=connect, poolclass=StaticPool)
+    event.listen(engine, "begin", _begin_deferred if read_only else _begin_immediate)
+    return engine
+
+
+def require_revision(connection: Connection) -> None:
+    """Refuse tables that another version of this package made."""
+    found = connection.execute(text("SELECT version_num FROM alembic_version")).scalar_one_or_none()
+    if found != SCHEMA_REVISION:
+        raise SettingRefused("the log's schema revision", SCHEMA_REVISION, found)
+
+
+def apply_migrations(connection: Connection) -> None:
+    """Bring the tables to `SCHEMA_REVISION`, inside the caller's transaction."""
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+    config.attributes["connection"] = connection
+    command.upgrade(config, SCHEMA_REVISION)
+
+
+def bulk_insert(connection: Connection, table: Table, rows: Sequence[Sequence[object]]) -> None:
+    """Insert rows in table order with few statements.
+
+    Each statement that runs gives up the interpreter lock and must win it back; row by row, a busy event loop would
+    stretch one commit by as many waits as it has rows.  Sizes are powers of two, so that few texts are compiled.
+    """
+    start = 0
+    while start < len(rows):
+        num_rows = 1 << ((len(rows) - start).bit_length() - 1)
+        flat = tuple(value for row in rows[start : start + num_rows] for value in row)
+        connection.exec_driver_sql(_insert_text(table, num_rows), flat)
+        start += num_rows
+
+
+@lru_cache(maxsize=64)
+def _insert_text(table: Table, num_rows: int) -> str:
+    rows: list[dict[str, BindParameter[Any]]] = [
+        {c.name: bindparam(f"{c.name}_{row}") for c in table.columns} for row in range(num_rows)
+    ]
+    return str(insert(table).values(rows).compile(dialect=sqlite_dialect.dialect()))
+
+
+def newest_checkpoint(connection: Connection) -> tuple[int, bytes, str]:
+    """Return size, root column and note of the newest stored checkpoint."""
+    columns = (checkpoint_table.c.size, checkpoint_table.c.root, checkpoint_table.c.note)
+    size, root, note = connection.execute(select(*columns).order_by(checkpoint_table.c.size.desc()).limit(1)).one()
+    return size, root, note
+
+
+def node_reader(connection: Connection) -> NodeLookup:
+    """Return a reader of complete nodes; level 0 is the leaves' own hash."""
+    return NodeLookup(connection)
+
+
+class NodeLookup:
+    """Callable `(level, index) -> hash` over the stored tree."""
+
+    __slots__ = ("_connection",)
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def __call__(self, level: int, index: int) -> bytes:
+        """Return one complete node's hash."""
+        if level == 0:
+            query = select(leaf_table.c.leaf_hash).where(leaf_table.c.idx == index)
+        else:
+            query = select(node_table.c.hash).where(node_table.c.level == level, node_table.c.idx == index)
+        digest: bytes = self._connection.execute(query).scalar_one()
+        return digest
+
+
+def move_wal_into_database(engine: Engine, *, truncate: bool = False) -> None:
+    """Copy what is durable in the write-ahead log into the main file; an error here is an I/O error and is raised."""
+    raw = engine.raw_connection()  # outside any transaction, which this statement must not have
+    try:
+        raw.cursor().execute(f"PRAGMA wal_checkpoint({'TRUNCATE' if truncate else 'PASSIVE'})").fetchall()
+    finally:
+        raw.close()
+
+
+@contextmanager
+def snapshot(engine: Engine) -> Iterator[Connection]:
+    """Read one consistent state of the log."""
+    with engine.begin() as connection:
+        yield connection
+
+
+def _prove_settings(connection: sqlite3.Connection, *, read_only: bool) -> None:
+    for name, value, expected in (*_SETTINGS, ("query_only", "ON" if read_only else "OFF", int(read_only))):
+        if not (read_only and name == "journal_mode"):  # a reader takes the journal as it is, and must find it right
+            connection.execute(f"PRAGMA {name}={value}").fetchall()
+        found: Any = connection.execute(f"PRAGMA {name}").fetchone()[0]
+        if found != expected:
+            raise SettingRefused(f"SQLite's {name}", expected, found)
+
+
+def _begin_immediate(connection: Connection) -> None:
+    connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+
+def _begin_deferred(connection: Connection) -> None:
+    connection.exec_driver_sql("BEGIN")
+
+
+def _flush_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
