@@ -51,11 +51,11 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.serve: pyproject.toml constraints.txt | $(BIN)/python
-	$(PIP) install --quiet --constraint constraints.txt --editable .
+	$(PIP) install --quiet --constraint constraints.txt --editable '.[client]'
 	@touch $@
 
 $(VENV)/.test: pyproject.toml constraints.txt $(VENV)/.serve
-	$(PIP) install --quiet --constraint constraints.txt --editable '.[test,check]'
+	$(PIP) install --quiet --constraint constraints.txt --editable '.[client,test,check]'
 	@touch $@
 
 clean:

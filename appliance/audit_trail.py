@@ -43,9 +43,7 @@ class Kind(StrEnum):
 
 
 OPENING = Kind.REQUEST_ADMITTED
-TERMINALS = frozenset(
-    {Kind.REQUEST_COMPLETED, Kind.REQUEST_FAILED, Kind.REQUEST_CANCELLED, Kind.REQUEST_ABANDONED}
-)
+TERMINALS = frozenset({Kind.REQUEST_COMPLETED, Kind.REQUEST_FAILED, Kind.REQUEST_CANCELLED, Kind.REQUEST_ABANDONED})
 SYSTEM = Principal(id="system", kind="Service", tenant="", roles=(), clearance=0, key_id="")
 """The appliance itself as an actor."""
 
@@ -81,9 +79,7 @@ class AuditTrail:
         """The clock that stamps the events."""
         return self._clock
 
-    async def append(
-        self, kind: Kind, actor: Principal, subject: str, facts: Mapping[str, JsonValue]
-    ) -> Receipt:
+    async def append(self, kind: Kind, actor: Principal, subject: str, facts: Mapping[str, JsonValue]) -> Receipt:
         """Record one event.
 
         Raises:

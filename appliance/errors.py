@@ -22,6 +22,14 @@ class ApplianceError(Exception):
         self.message = message
         self.code = code
         self.param = param
+        self.recorded = False
+        """Whether the log already says how this request ended; then nobody records it a second time."""
+
+
+def recorded(error: ApplianceError) -> ApplianceError:
+    """Mark an error whose request already has its last record."""
+    error.recorded = True
+    return error
 
 
 class BadRequest(ApplianceError):

@@ -10,7 +10,7 @@ from starlette.requests import Request
 from appliance.identity.principal import Principal
 
 if TYPE_CHECKING:
-    from appliance.appliance import Appliance
+    from appliance.app import Appliance
 
 
 @dataclass(frozen=True, slots=True)

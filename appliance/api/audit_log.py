@@ -1,0 +1,118 @@
+"""The auditor's routes: entries, proofs and the signed head.  Each read is itself recorded before a row is returned."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+
+from appliance.api.call import Call
+from appliance.api.route_spec import RouteSpec
+from appliance.audit_trail import Kind
+from appliance.errors import BadRequest, NotFound
+from audit.event import JsonValue
+from audit.leaf import decode_leaf
+from audit.reader import EntryFilter, StoredEntry
+
+MAX_PAGE = 1000
+FILTERS = ("kind", "actor", "tenant", "subject", "decision", "route", "outcome", "model_root")
+
+
+async def list_entries(call: Call) -> Response:
+    """`GET /audit/entries`: a page of entries by keyset, oldest or newest first."""
+    query = _query(call, {*FILTERS, "after", "limit", "order"})
+    order = query.get("order", "asc")
+    if order not in {"asc", "desc"}:
+        raise BadRequest("order is asc or desc", code="bad_value", param="order")
+    limit = _integer(query, "limit", 100, 1, MAX_PAGE)
+    after = _integer(query, "after", -1, 0, 2**62) if "after" in query else None
+    wanted = {name: query[name] for name in FILTERS if name in query}
+    await _record_read(call, {"what": "entries", "filters": wanted, "limit": limit, "after": after, "order": order})
+    entries = await call.appliance.read_log(
+        lambda reader: reader.entries(EntryFilter(**wanted), after=after, limit=limit, descending=order == "desc")
+    )
+    return JSONResponse(
+        {
+            "object": "list",
+            "data": [entry_body(entry) for entry in entries],
+            "has_more": len(entries) == limit,
+            "next_after": entries[-1].index if entries else None,
+        }
+    )
+
+
+async def show_entry(call: Call) -> Response:
+    """`GET /audit/entries/{index}`: one entry."""
+    _query(call, set())
+    index = _index(call)
+    await _record_read(call, {"what": "entry", "index": index})
+    entry = await call.appliance.read_log(lambda reader: reader.entry(index))
+    if entry is None:
+        raise NotFound(f"the log has no entry {index}", code="entry_not_found", param="index")
+    return JSONResponse(entry_body(entry))
+
+
+async def prove_entry(call: Call) -> Response:
+    """`GET /audit/entries/{index}/proof`: a C2SP tlog-proof that anyone can check with the log's public key."""
+    _query(call, set())
+    index = _index(call)
+    await _record_read(call, {"what": "proof", "index": index})
+    proof = await call.appliance.read_log(lambda reader: reader.proof(index))
+    if proof is None:
+        raise NotFound(f"the log has no entry {index}", code="entry_not_found", param="index")
+    return PlainTextResponse(proof.to_text())
+
+
+async def show_checkpoint(call: Call) -> Response:
+    """`GET /audit/checkpoint`: the newest signed head, in signed-note form."""
+    _query(call, set())
+    await _record_read(call, {"what": "checkpoint"})
+    return PlainTextResponse(await call.appliance.read_log(lambda reader: reader.checkpoint_note()))
+
+
+def entry_body(entry: StoredEntry) -> dict[str, Any]:
+    """Give one entry as the API shows it: the leaf's own bytes as text, their hash, and the same decoded."""
+    return {
+        "index": entry.index,
+        "leaf_hash": entry.leaf_hash,
+        "leaf": entry.leaf_bytes.decode(),
+        "entry": decode_leaf(entry.leaf_bytes),
+    }
+
+
+async def _record_read(call: Call, what: Mapping[str, JsonValue]) -> None:
+    facts = {"key_id": call.principal.key_id, "outcome": "completed", "source": call.source, **what}
+    await call.appliance.trail.append(Kind.LOG_READ, call.principal, call.request_id, facts)
+
+
+def _query(call: Call, allowed: set[str]) -> dict[str, str]:
+    pairs = call.request.query_params.multi_items()
+    query = dict(pairs)
+    for name in query:
+        if name not in allowed:
+            raise BadRequest("there is no such query parameter here", code="unknown_parameter", param=name[:64])
+    if len(query) != len(pairs):
+        raise BadRequest("a query parameter stands twice", code="bad_value")
+    return query
+
+
+def _integer(query: Mapping[str, str], name: str, default: int, least: int, most: int) -> int:
+    text = query.get(name)
+    if text is None:
+        return default
+    if not (text.isascii() and text.isdigit() and len(text) < 20 and least <= int(text) <= most):
+        raise BadRequest(f"{name} is a whole number from {least} to {most}", code="bad_value", param=name)
+    return int(text)
+
+
+def _index(call: Call) -> int:
+    return _integer({"index": call.request.path_params["index"]}, "index", 0, 0, 2**62)
+
+
+AUDIT_ROUTES = (
+    RouteSpec("/audit/entries", "GET", "readAudit", None, list_entries, "List entries of the log"),
+    RouteSpec("/audit/entries/{index}", "GET", "readAudit", None, show_entry, "Show one entry"),
+    RouteSpec("/audit/entries/{index}/proof", "GET", "proveAudit", None, prove_entry, "Prove one entry"),
+    RouteSpec("/audit/checkpoint", "GET", "readCheckpoint", None, show_checkpoint, "Show the signed head"),
+)

@@ -1,0 +1,75 @@
+"""The operator's routes: metrics, keys, and the description of the API itself."""
+
+from __future__ import annotations
+
+import datetime as dt
+
+from starlette.responses import JSONResponse, Response
+
+from appliance.api.call import Call
+from appliance.api.route_spec import RouteSpec
+from appliance.audit_trail import Kind
+from appliance.errors import NotFound
+
+METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+
+async def show_metrics(call: Call) -> Response:
+    """`GET /metrics`: Prometheus text.  Not recorded: it is read every few seconds and holds counts only."""
+    call.appliance.refresh_gauges()
+    return Response(call.appliance.metrics.render(), media_type=METRICS_TYPE)
+
+
+async def list_keys(call: Call) -> Response:
+    """`GET /keys`: every key without its secret."""
+    rows = call.appliance.keys.list()
+    await call.appliance.trail.append(
+        Kind.KEYS_LISTED, call.principal, call.request_id, {"source": call.source, "num_keys": len(rows)}
+    )
+    return JSONResponse(
+        {
+            "object": "list",
+            "data": [
+                {
+                    "id": row.id,
+                    "owner": row.owner,
+                    "kind": row.kind,
+                    "tenant": row.tenant,
+                    "roles": list(row.roles),
+                    "clearance": row.clearance,
+                    "not_before": row.not_before,
+                    "expires_at": row.expires_at,
+                    "revoked_at": row.revoked_at,
+                    "last_used_day": row.last_used_day,
+                }
+                for row in rows
+            ],
+        }
+    )
+
+
+async def revoke_key(call: Call) -> Response:
+    """`POST /keys/{id}/revoke`: the key is refused from the next request on.  Recorded before it is done."""
+    key_id = call.request.path_params["id"]
+    row = call.appliance.keys.find(key_id)
+    if row is None:
+        raise NotFound("there is no key of that id; GET /keys lists them", code="key_not_found", param="id")
+    await call.appliance.trail.append(
+        Kind.KEY_REVOKED, call.principal, row.id, {"source": call.source, "owner": row.owner}
+    )
+    revoked_at = call.appliance.trail.clock.utc_us() // 1_000_000
+    call.appliance.keys.revoke(row.id, revoked_at)
+    return JSONResponse({"id": row.id, "revoked_at": dt.datetime.fromtimestamp(revoked_at, tz=dt.UTC).isoformat()})
+
+
+async def show_openapi(call: Call) -> Response:
+    """`GET /openapi.json`: the description of every route."""
+    return JSONResponse(call.appliance.openapi)
+
+
+OPERATION_ROUTES = (
+    RouteSpec("/metrics", "GET", "readMetrics", None, show_metrics, "Prometheus metrics"),
+    RouteSpec("/keys", "GET", "listKeys", None, list_keys, "List API keys"),
+    RouteSpec("/keys/{id}/revoke", "POST", "revokeKey", None, revoke_key, "Revoke an API key"),
+    RouteSpec("/openapi.json", "GET", "readSpec", None, show_openapi, "This API, described"),
+)

@@ -1,0 +1,211 @@
+"""Every call's way in: host, credential, route, policy, endpoint - in this order, for every path and method.
+
+Invariants:
+- Without a valid credential every route, method and unknown path answers 401; the two open routes are listed here.
+- Each route names a policy action that exists, or the table is refused at start.
+- For every action but `infer` policy is asked here; `infer` is asked inside the walk, once the body is known.
+- Whatever goes wrong, the caller gets an OpenAI error body and the log gets a record where an inference was tried.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import structlog
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import compile_path
+from starlette.types import Message, Receive, Scope, Send
+
+from appliance.admission import Obstacle
+from appliance.api.call import Call
+from appliance.api.error_bodies import error_response
+from appliance.api.health import livez, readyz
+from appliance.api.route_spec import RouteSpec
+from appliance.errors import (
+    ApplianceError,
+    BadRequest,
+    GenerationFailed,
+    MethodNotAllowed,
+    NotFound,
+    Unavailable,
+)
+from appliance.gate import Asking
+from appliance.serve import LOG_OBSTACLE
+from audit.errors import AuditError
+from policies.cedar import ACTIONS
+from policies.decision import TargetFacts
+
+if TYPE_CHECKING:
+    from appliance.app import Appliance
+
+LOG = structlog.get_logger("cloister.http")
+OPEN_ROUTES: Mapping[str, Callable[[Appliance], JSONResponse]] = {"/livez": livez, "/readyz": readyz}
+"""GET only; nothing else answers without a credential."""
+REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,64}")
+WALK_ACTION = "infer"
+
+
+class RouteTableRefused(Exception):
+    """A route without a known action, or two routes in one place: the appliance does not start."""
+
+
+class RouteTable:
+    """The closed list of routes."""
+
+    def __init__(self, routes: Sequence[RouteSpec]) -> None:
+        self._routes = [(compile_path(route.path)[0], route) for route in routes]
+        seen: set[tuple[str, str]] = set()
+        for route in routes:
+            if route.action not in ACTIONS:
+                raise RouteTableRefused(f"{route.method} {route.path} names no known policy action: {route.action!r}")
+            if (route.method, route.path) in seen or route.path in OPEN_ROUTES:
+                raise RouteTableRefused(f"{route.method} {route.path} stands twice")
+            seen.add((route.method, route.path))
+
+    def find(self, method: str, path: str) -> tuple[RouteSpec, dict[str, str]]:
+        """Give the route and its path parameters.
+
+        Raises:
+            NotFound, MethodNotAllowed: no such path, or not by this method.
+        """
+        allowed: list[str] = []
+        for pattern, route in self._routes:
+            match = pattern.match(path)
+            if match is None:
+                continue
+            if route.method == method:
+                return route, match.groupdict()
+            allowed.append(route.method)
+        if allowed:
+            raise MethodNotAllowed(f"this path takes {', '.join(sorted(allowed))} only", code="method_not_allowed")
+        raise NotFound("there is no such path; GET /openapi.json lists those that exist", code="route_not_found")
+
+    def handler(self, method: str, path: str) -> str:
+        """Give the route's template for logs and metrics, which must never hold a path that a client made up."""
+        if path in OPEN_ROUTES:
+            return path
+        try:
+            return self.find(method, path)[0].path
+        except (NotFound, MethodNotAllowed):
+            return "unknown"
+
+
+class Perimeter:
+    """The ASGI application."""
+
+    def __init__(self, appliance: Appliance, routes: RouteTable) -> None:
+        self._appliance = appliance
+        self._routes = routes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one HTTP request; nothing else is spoken here."""
+        if scope["type"] != "http":
+            raise RuntimeError(f"this server speaks HTTP only, not {scope['type']}")
+        request = Request(scope, receive)
+        request_id = _request_id(request)
+        handler = self._routes.handler(scope["method"], scope["path"])
+        watched = _WatchedSend(send, request_id)
+        started_ns = time.monotonic_ns()
+        response = await self._answer(request, request_id, handler)
+        try:
+            await response(scope, receive, watched)
+        finally:
+            method = scope["method"] if handler != "unknown" else "unknown"
+            self._appliance.metrics.http_requests.labels(handler, method, str(watched.status)).inc()
+            LOG.info(
+                "http_request",
+                handler=handler,
+                method=method,
+                ms=(time.monotonic_ns() - started_ns) // 1_000_000,
+                request_id=request_id,
+                status=watched.status,
+            )
+
+    async def _answer(self, request: Request, request_id: str, handler: str) -> Response:
+        try:
+            self._check_host(request)
+            if request.url.path in OPEN_ROUTES and request.method == "GET":
+                return OPEN_ROUTES[request.url.path](self._appliance)
+            return await self._answer_call(request, request_id, handler)
+        except ApplianceError as refusal:
+            return error_response(refusal)
+        except AuditError:
+            self._appliance.door.shut(LOG_OBSTACLE)
+            return error_response(Unavailable("the log cannot be written", code=LOG_OBSTACLE.code))
+        except Exception as fault:  # noqa: BLE001 - one call's fault is this call's alone
+            # The class only: a message or traceback could carry a piece of the prompt.
+            LOG.error("request_broke", request_id=request_id, error=type(fault).__name__)  # noqa: TRY400
+            return error_response(GenerationFailed("the appliance failed on this request", code="internal_error"))
+
+    async def _answer_call(self, request: Request, request_id: str, handler: str) -> Response:
+        source = request.client.host if request.client else ""
+        principal = await self._appliance.doorkeeper.admit(
+            request.headers.raw,
+            request.scope["query_string"],
+            request_id=request_id,
+            handler=handler,
+            source=source,
+        )
+        route, request.scope["path_params"] = self._routes.find(request.method, request.url.path)
+        asking = Asking(principal, request_id, route.path, source)
+        try:
+            label = _label(request)
+            call = Call(principal, request, request_id, source, label, self._appliance)
+            if route.action != WALK_ACTION:
+                await self._appliance.gate.authorize(asking, route.action, self._target(route))
+            return await route.endpoint(call)
+        except ApplianceError as refusal:
+            if route.action == WALK_ACTION and not refusal.recorded:
+                await self._appliance.walk.record_refusal(asking, refusal)
+            raise
+
+    def _target(self, route: RouteSpec) -> TargetFacts:
+        kind = ACTIONS[route.action].target_kind
+        return self._appliance.model.target if kind == "Model" else TargetFacts(kind, "local")
+
+    def _check_host(self, request: Request) -> None:
+        # DNS rebinding: a page in a browser must not reach a loopback server under a name of its own.
+        host = request.headers.get("host", "")
+        name = host.rsplit(":", 1)[0] if not host.endswith("]") else host
+        if name not in self._appliance.settings.allowed_hosts:
+            raise BadRequest(
+                "this Host is not served here; see CLOISTER_ALLOWED_HOSTS", code="host_not_allowed", param="host"
+            )
+
+
+class _WatchedSend:
+    """Adds the request id to the head and remembers the status."""
+
+    def __init__(self, send: Send, request_id: str) -> None:
+        self._send = send
+        self._request_id = request_id
+        self.status = 0
+        """0 until the head went out."""
+
+    async def __call__(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            headers = [pair for pair in message.get("headers", []) if pair[0].lower() != b"x-request-id"]
+            message = {**message, "headers": [*headers, (b"x-request-id", self._request_id.encode())]}
+        await self._send(message)
+
+
+def _request_id(request: Request) -> str:
+    # Ours is the one in the log; the caller's own, where it is harmless, stays recognisable in front of it.
+    own = secrets.token_hex(12)
+    given = request.headers.get("x-request-id", "")
+    return f"{given}.{own}" if REQUEST_ID.fullmatch(given) else f"req-{own}"
+
+
+def _label(request: Request) -> int:
+    given = request.headers.getlist("x-cloister-label")
+    if not given:
+        return 0
+    if len(given) == 1 and given[0] in {"0", "1", "2", "3", "4"}:
+        return int(given[0])
+    raise BadRequest("x-cloister-label is one digit from 0 to 4, once", code="bad_value", param="x-cloister-label")

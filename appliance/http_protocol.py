@@ -1,0 +1,72 @@
+"""uvicorn's HTTP/1.1 protocol with two additions: a deadline for the request head, and our error body for bad HTTP.
+
+Without the deadline a client that sends one header byte a minute holds a connection for ever.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, cast
+
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+HEAD_DEADLINE_S = 15.0
+BAD_HTTP_BODY = (
+    b'{"error":{"message":"this is not HTTP/1.1 as it should be, or its head is too large",'
+    b'"type":"invalid_request_error","param":null,"code":"bad_http"}}'
+)
+
+
+class GuardedH11Protocol(H11Protocol):
+    """One connection.  The timer runs while a head is being waited for."""
+
+    _head_timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Start waiting for the first head."""
+        super().connection_made(transport)
+        self._watch_head()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Stop every timer."""
+        self._forget_head()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Take bytes in; once they complete a head, the body's own deadline takes over."""
+        super().data_received(data)
+        if self._in_request():
+            self._forget_head()
+        elif self._head_timer is None:
+            self._watch_head()
+
+    def send_400_response(self, msg: str) -> None:
+        """Answer what is no HTTP, in the body every other error has."""
+        del msg  # it quotes the parser, never needed by a client
+        reason = b"Bad Request"
+        head = (
+            b"HTTP/1.1 400 "
+            + reason
+            + b"\r\ncontent-type: application/json\r\nconnection: close\r\ncontent-length: "
+            + str(len(BAD_HTTP_BODY)).encode()
+            + b"\r\n\r\n"
+        )
+        self.transport.write(head + BAD_HTTP_BODY)
+        self.transport.close()
+
+    def _in_request(self) -> bool:
+        cycle = cast("Any", self.cycle)
+        return cycle is not None and not cycle.response_complete
+
+    def _watch_head(self) -> None:
+        self._head_timer = self.loop.call_later(HEAD_DEADLINE_S, self._head_is_late)
+
+    def _forget_head(self) -> None:
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
+
+    def _head_is_late(self) -> None:
+        self._head_timer = None
+        if not self._in_request() and not self.transport.is_closing():
+            self.transport.close()

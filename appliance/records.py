@@ -1,0 +1,120 @@
+"""The facts of a request's records: what an auditor reads, built in one place from the walk's own values.
+
+Nothing here is content.  Every value is a count, a digest, a code, a parameter or a keyed commitment.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from appliance.choice_text import ChoiceText
+from appliance.errors import HTTP_STATUS, ApplianceError
+from appliance.gate import Asking
+from appliance.inference import InferenceRequest, Usage
+from appliance.prompting import PromptPlan
+from appliance.served_model import ServedModel
+from audit.event import JsonValue
+from policies.decision import Allow
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """Milliseconds from admission's start; None where the request never came so far."""
+
+    queue_ms: int | None
+    first_token_ms: int | None
+    total_ms: int
+
+
+def admitted_facts(
+    asking: Asking,
+    request: InferenceRequest,
+    model: ServedModel,
+    allow: Allow,
+    plan: PromptPlan,
+    commitments: Mapping[str, JsonValue],
+) -> dict[str, JsonValue]:
+    """Give the facts of `request:admitted`: enough to replay the decision and the generation."""
+    params = plan.choices[0].params
+    return {
+        "commitments": commitments,
+        "content_level": allow.obligations.log_level,
+        "decision": "allow",
+        "dtype": model.dtype,
+        "engine_build": model.engine_build,
+        "key_id": asking.principal.key_id,
+        "label": asking.label,
+        "max_tokens_cap": allow.obligations.max_tokens_cap,
+        "model": model.name,
+        "model_root": model.root,
+        "n": request.n,
+        "num_prompts": len(request.prompts),
+        "policy_digest": allow.policy_digest,
+        "policy_ids": list(allow.policy_ids),
+        "prompt_tokens": plan.num_prompt_tokens,
+        "route": asking.route,
+        "sampling": {
+            "frequency_penalty": params.frequency_penalty,
+            "ignore_eos": params.ignore_eos,
+            "logit_bias": [[token_id, bias] for token_id, bias in params.logit_bias],
+            "logprobs": params.num_logprobs,
+            "max_tokens": [choice.params.max_tokens for choice in plan.choices[:: request.n]],
+            "min_p": params.min_p,
+            "min_tokens": params.min_tokens,
+            "num_stop_strings": len(request.sampling.stop),
+            "presence_penalty": params.presence_penalty,
+            "repetition_penalty": params.repetition_penalty,
+            "seed": str(plan.seed),
+            "stop_token_ids": list(params.stop_token_ids),
+            "temperature": params.temperature,
+            "top_k": params.top_k,
+            "top_p": params.top_p,
+        },
+        "source": asking.source,
+        "stream": request.stream,
+    }
+
+
+def terminal_facts(
+    asking: Asking,
+    admitted_index: int,
+    choices: Sequence[ChoiceText],
+    usage: Usage,
+    timing: Timing,
+    *,
+    outcome: str,
+    code: str | None,
+    commitments: Mapping[str, JsonValue],
+) -> dict[str, JsonValue]:
+    """Give the facts of a request's one terminal record."""
+    return {
+        "admitted_index": admitted_index,
+        "cached_tokens": usage.cached_tokens,
+        "code": code,
+        "commitments": commitments,
+        "completion_tokens": usage.completion_tokens,
+        "finish_reasons": [choice.finish.reason if choice.finish else None for choice in choices],
+        "first_token_ms": timing.first_token_ms,
+        "num_preemptions": sum(choice.num_preemptions for choice in choices),
+        "outcome": outcome,
+        "prompt_tokens": usage.prompt_tokens,
+        "queue_ms": timing.queue_ms,
+        "route": asking.route,
+        "total_ms": timing.total_ms,
+    }
+
+
+def refused_facts(asking: Asking, refusal: ApplianceError) -> dict[str, JsonValue]:
+    """Give the facts of `request:refused`: which rule the request broke, and never what it said."""
+    status, _ = HTTP_STATUS[type(refusal)]
+    return {
+        "code": refusal.code,
+        "key_id": asking.principal.key_id,
+        "label": asking.label,
+        "outcome": "refused",
+        "param": (refusal.param or "")[:64],
+        "route": asking.route,
+        "source": asking.source,
+        "status": status,
+    }

@@ -1,0 +1,139 @@
+"""An admitted request on its way to its terminal record.
+
+The walk's task owns it; the connection only reads `answers` and may `abandon`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING, Protocol
+
+from appliance.choice_text import ChoiceText
+from appliance.errors import ApplianceError
+from appliance.gate import Asking
+from appliance.inference import Admission, Answer, ChoiceFinish, Finished, InferenceRequest, TextDelta, Usage
+from appliance.prompting import PromptPlan
+from appliance.served_model import ServedModel
+from engine.request import StepEvent
+from policies.decision import Allow
+
+if TYPE_CHECKING:
+    from appliance.metrics import ServingMetrics
+
+
+class GenerationStream(Protocol):
+    """One sequence inside the engine: its events in order, the last one with `finish`."""
+
+    def __aiter__(self) -> AsyncIterator[StepEvent]:
+        """Iterate over the events, once."""
+        ...
+
+    def cancel(self) -> None:
+        """End it at the next step boundary; the final event still comes."""
+        ...
+
+
+class Running:
+    """One admitted request."""
+
+    def __init__(
+        self,
+        asking: Asking,
+        request: InferenceRequest,
+        admission: Admission,
+        plan: PromptPlan,
+        model: ServedModel,
+        allow: Allow,
+        started_ns: int,
+    ) -> None:
+        self.asking = asking
+        self.request = request
+        self.admission = admission
+        self.plan = plan
+        self.allow = allow
+        self.started_ns = started_ns
+        self.choices = tuple(
+            ChoiceText(
+                choice.index,
+                model.tokenizer,
+                stops=request.sampling.stop,
+                include_stop=request.sampling.include_stop_in_output,
+                logprobs=request.sampling.num_logprobs is not None,
+            )
+            for choice in plan.choices
+        )
+        self.streams: list[GenerationStream] = []
+        self.abandoned: str | None = None
+        """Why nobody waits for the answer any more."""
+        self.broken = False
+        """Whether our own code failed on it."""
+        self._first_token_ns: int | None = None
+        self._last_token_ns: int | None = None
+        self._answers: asyncio.Queue[Answer | ApplianceError] = asyncio.Queue()
+        """Bounded by the max_tokens of every choice, plus one closing item."""
+
+    async def answers(self) -> AsyncIterator[Answer]:
+        """Give the answer as it comes; the last item is `Finished`.
+
+        Raises:
+            ApplianceError: instead of `Finished`, when there is no finished answer.
+        """
+        while True:
+            answer = await self._answers.get()
+            if isinstance(answer, ApplianceError):
+                raise answer
+            yield answer
+            if isinstance(answer, Finished):
+                return
+
+    def abandon(self, reason: str) -> None:
+        """Say that nobody waits any more: the engine stops within one step, the record is written all the same."""
+        if self.abandoned is None:
+            self.abandoned = reason
+            self.cancel()
+
+    def cancel(self) -> None:
+        """Cancel every choice that was queued and still runs."""
+        for choice, stream in zip(self.choices, self.streams, strict=False):
+            if choice.finish is None:
+                stream.cancel()
+
+    def give(self, delta: TextDelta) -> None:
+        """Hand new text to whoever reads the answers."""
+        self._answers.put_nowait(delta)
+
+    def close(self, last: Finished | ApplianceError) -> None:
+        """End the answers.  Called once, after the terminal record or its failure."""
+        self._answers.put_nowait(last)
+
+    def note_tokens(self, now_ns: int, num_tokens: int, metrics: ServingMetrics) -> None:
+        """Take the time of new tokens."""
+        if self._first_token_ns is None or self._last_token_ns is None:
+            self._first_token_ns = now_ns
+            metrics.first_token((now_ns - self.started_ns) / 1e9)
+        else:
+            metrics.next_tokens((now_ns - self._last_token_ns) / 1e9, num_tokens)
+        self._last_token_ns = now_ns
+
+    def queue_ms(self) -> int | None:
+        """Longest wait of a choice in the engine's queue."""
+        waits = [choice.queue_time_s for choice in self.choices if choice.queue_time_s is not None]
+        return round(max(waits) * 1000) if waits else None
+
+    def first_token_ms(self) -> int | None:
+        """From admission's start to the first token."""
+        return None if self._first_token_ns is None else (self._first_token_ns - self.started_ns) // 1_000_000
+
+    def finishes(self) -> tuple[ChoiceFinish, ...]:
+        """How every choice ended, in order."""
+        return tuple(choice.finish for choice in self.choices if choice.finish is not None)
+
+    def usage(self) -> Usage:
+        """Tokens so far.  A prompt's cached tokens are those of its first choice: the others ride on that one."""
+        first_choices = self.choices[:: self.request.n]
+        return Usage(
+            prompt_tokens=self.plan.num_prompt_tokens,
+            completion_tokens=sum(choice.num_tokens for choice in self.choices),
+            cached_tokens=sum(choice.num_cached_tokens or 0 for choice in first_choices),
+        )

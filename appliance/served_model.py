@@ -1,0 +1,46 @@
+"""The model that is being served, as the walk needs it: verified identity, text tools and limits."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from appliance.text.tokenizer import ModelTokenizer
+from policies.decision import TargetFacts
+
+
+@dataclass(frozen=True, slots=True)
+class ServedModel:
+    """One approved, verified and loaded model."""
+
+    name: str
+    root: str
+    """Digest over all files of the signed folder: the model's identity in every record."""
+    approved: bool
+    max_label: int
+    tenants: tuple[str, ...]
+    tokenizer: ModelTokenizer
+    max_model_len: int
+    vocab_size: int
+    dtype: str
+    engine_build: str
+    """What computed the answer: engine version, torch version and arithmetic."""
+    created_s: int
+
+    @property
+    def target(self) -> TargetFacts:
+        """The facts that policy sees; every one of them is signed."""
+        return TargetFacts(
+            kind="Model",
+            id=self.name,
+            attributes={
+                "root": self.root,
+                "approved": self.approved,
+                "max_label": self.max_label,
+                "tenants": self.tenants,
+            },
+        )
+
+    @property
+    def fingerprint(self) -> str:
+        """`system_fingerprint` of the API: changes when the weights or the engine do."""
+        return f"cls_{self.root[:12]}_{self.engine_build[:8]}"
