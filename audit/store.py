@@ -42,6 +42,9 @@ _SETTINGS: tuple[tuple[str, str, object], ...] = (
     ("cell_size_check", "ON", 1),
     ("wal_autocheckpoint", "0", 0),
 )
+_HEAD_QUERY = (
+    "SELECT size, root, (SELECT coalesce(max(idx) + 1, 0) FROM leaf) FROM checkpoint ORDER BY size DESC LIMIT 1"
+)
 
 
 def create_log(path: Path, signers: Sequence[LogSigner]) -> Checkpoint:
@@ -138,13 +141,14 @@ def newest_checkpoint(connection: Connection) -> tuple[int, bytes, str]:
     return size, root, note
 
 
-def node_reader(connection: Connection) -> NodeLookup:
-    """Return a reader of complete nodes; level 0 is the leaves' own hash."""
-    return NodeLookup(connection)
+def stored_head(connection: Connection) -> tuple[int, bytes, int]:
+    """Return size and root of the newest checkpoint, and the number of leaves; plain SQL, as it runs every commit."""
+    size, root, num_leaves = connection.exec_driver_sql(_HEAD_QUERY).one()
+    return size, root, num_leaves
 
 
 class NodeLookup:
-    """Callable `(level, index) -> hash` over the stored tree."""
+    """A `merkle.NodeReader` over the stored tree; level 0 is the leaves' own hash."""
 
     __slots__ = ("_connection",)
 

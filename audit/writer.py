@@ -25,7 +25,7 @@ from pathlib import Path
 from threading import Thread
 from typing import Self
 
-from sqlalchemy import Connection, Engine, func, select
+from sqlalchemy import Connection, Engine
 
 from audit.batch import BatchPlan, plan_batch
 from audit.checkpoint import Checkpoint, LogSigner, LogVerifier
@@ -36,7 +36,7 @@ from audit.leaf import Place, draft_leaf
 from audit.merkle import RightEdge
 from audit.recovery import RecoveredHead, recover_head
 from audit.schema import checkpoint_table, leaf_table, node_table
-from audit.store import bulk_insert, move_wal_into_database, newest_checkpoint, open_engine, require_revision
+from audit.store import bulk_insert, move_wal_into_database, open_engine, require_revision, stored_head
 from audit.waiting import LoopWaiter, ThreadWaiter, Waiter, WaitingLine, answer
 
 
@@ -234,10 +234,10 @@ class AuditWriter:
             bulk_insert(connection, checkpoint_table, (plan.checkpoint_row,))
 
     def _require_own_head(self, connection: Connection) -> None:
-        size, root, _ = newest_checkpoint(connection)
-        num_leaves = connection.execute(select(func.coalesce(func.max(leaf_table.c.idx) + 1, 0))).scalar_one()
-        if (size, root, num_leaves) != (self._edge.size, self._checkpoint.root, self._edge.size):
-            raise AuditHalted(f"the head on disk is {size} ({num_leaves} leaves), in memory {self._edge.size}")
+        """Inside the transaction that will extend it: the head on disk is still the one in memory."""
+        stored = stored_head(connection)
+        if stored != (self._edge.size, self._checkpoint.root, self._edge.size):
+            raise AuditHalted(f"the head on disk is {stored[0]} ({stored[2]} leaves), in memory {self._edge.size}")
 
     def _refuse_disagreeing_clocks(self, waiters: list[Waiter]) -> list[Waiter]:
         def disagrees(waiter: Waiter) -> bool:

@@ -1,0 +1,244 @@
+"""Read the log: entries, proofs, checkpoints.
+
+Own connections, read-only by the database's own word (`mode=ro`, `query_only`).  Each call reads one consistent state.
+Entries come from their bytes, never from the columns that found them; bytes that do not have their stored hash are
+refused with `AuditCorrupt` rather than shown.  Recording *that* someone read is the caller's duty.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from sqlalchemy import ColumnElement, Connection, and_, exists, select
+from sqlalchemy.exc import NoResultFound
+
+from audit.checkpoint import Checkpoint
+from audit.errors import AuditCorrupt, AuditRefused, EntryNotFound, ProofRefused
+from audit.leaf import Leaf, decode_leaf
+from audit.merkle import consistency_proof, inclusion_proof, leaf_hash
+from audit.pairing import Pairing
+from audit.proof import EntryProof
+from audit.schema import checkpoint_table, leaf_table
+from audit.store import NodeLookup, newest_checkpoint, open_engine, require_revision, snapshot
+
+MAX_PAGE_LEN = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One leaf as it was written."""
+
+    index: int
+    leaf: Leaf
+    leaf_bytes: bytes
+    leaf_hash: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class EntryFilter:
+    """All given conditions must hold; None asks nothing."""
+
+    kind: str | None = None
+    actor: str | None = None
+    role: str | None = None
+    tenant: str | None = None
+    subject: str | None = None
+    route: str | None = None
+    model_root: str | None = None
+    decision: str | None = None
+    outcome: str | None = None
+    label: str | None = None
+    from_ts_us: int | None = None
+    """Inclusive."""
+    until_ts_us: int | None = None
+    """Exclusive."""
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Some entries in order, and where the next page starts."""
+
+    entries: tuple[Entry, ...]
+    next_after: int | None
+    """Pass as `after` for the next page; None when there is none."""
+
+
+@dataclass(frozen=True, slots=True)
+class SignedCheckpoint:
+    """A stored checkpoint with its note as signed; the caller verifies the note with a key it trusts."""
+
+    checkpoint: Checkpoint
+    note: str
+
+
+@dataclass(frozen=True, slots=True)
+class OpenSubject:
+    """Something that was opened and has not ended."""
+
+    subject: str
+    index: int
+
+
+class AuditReader:
+    """Reads one log; safe to use from several threads."""
+
+    def __init__(self, path: Path) -> None:
+        self._engine = open_engine(path, read_only=True)
+        with snapshot(self._engine) as connection:
+            require_revision(connection)
+
+    def __enter__(self) -> Self:
+        """Return itself."""
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        """Close."""
+        self.close()
+
+    def close(self) -> None:
+        """Let the connections go."""
+        self._engine.dispose()
+
+    def head(self) -> SignedCheckpoint:
+        """Return the newest checkpoint."""
+        with snapshot(self._engine) as connection:
+            size, root, note = newest_checkpoint(connection)
+        return _signed(size, root, note)
+
+    def checkpoint(self, size: int) -> SignedCheckpoint:
+        """Return the checkpoint that was signed at exactly this size."""
+        with snapshot(self._engine) as connection:
+            return _checkpoint_at(connection, size)
+
+    def entry(self, index: int) -> Entry:
+        """Return one entry."""
+        with snapshot(self._engine) as connection:
+            return _entry_at(connection, index)
+
+    def entries(
+        self,
+        conditions: EntryFilter = EntryFilter(),
+        *,
+        after: int | None = None,
+        limit: int = 100,
+        newest: bool = False,
+    ) -> Page:
+        """Return a page in index order, or newest first.
+
+        Args:
+            conditions: which entries.
+            after: index of the last entry of the page before, exclusive in the direction of reading.
+            limit: at most this many, `MAX_PAGE_LEN` at most.
+            newest: newest first.
+        """
+        if not 1 <= limit <= MAX_PAGE_LEN:
+            raise AuditRefused(f"a page has 1 to {MAX_PAGE_LEN} entries")
+        idx = leaf_table.c.idx
+        query = select(idx, leaf_table.c.leaf_bytes, leaf_table.c.leaf_hash).where(and_(True, *_clauses(conditions)))
+        if after is not None:
+            query = query.where(idx < after if newest else idx > after)
+        query = query.order_by(idx.desc() if newest else idx).limit(limit + 1)
+        with snapshot(self._engine) as connection:
+            rows = connection.execute(query).all()
+        entries = tuple(_entry(*row) for row in rows[:limit])
+        return Page(entries, entries[-1].index if len(rows) > limit else None)
+
+    def tail(self, count: int) -> tuple[Entry, ...]:
+        """Return the last entries, oldest first."""
+        return self.entries(limit=count, newest=True).entries[::-1]
+
+    def proof(self, index: int, size: int | None = None) -> EntryProof:
+        """Prove that the leaf at `index` is in the tree of a signed size, the newest by default."""
+        with snapshot(self._engine) as connection:
+            signed = _newest(connection) if size is None else _checkpoint_at(connection, size)
+            if not 0 <= index < signed.checkpoint.size:
+                raise EntryNotFound(f"entry {index} is not in the tree of {signed.checkpoint.size} entries")
+            path = inclusion_proof(_Nodes(connection), index, signed.checkpoint.size)
+        return EntryProof(index, tuple(path), signed.note)
+
+    def consistency(self, old_size: int, new_size: int | None = None) -> tuple[bytes, ...]:
+        """Prove that the tree of `old_size` is a prefix of the tree of a later signed size, the newest by default."""
+        with snapshot(self._engine) as connection:
+            signed = _newest(connection) if new_size is None else _checkpoint_at(connection, new_size)
+            if not 0 <= old_size <= signed.checkpoint.size:
+                raise EntryNotFound(f"size {old_size} is not within the tree of {signed.checkpoint.size} entries")
+            return tuple(consistency_proof(_Nodes(connection), old_size, signed.checkpoint.size))
+
+    def open_subjects(self, pairing: Pairing, *, from_index: int = 0) -> tuple[OpenSubject, ...]:
+        """Return what was opened at or after `from_index` and has no end, in order of opening."""
+        opened, ended = leaf_table.alias("opened"), leaf_table.alias("ended")
+        has_end = exists().where(ended.c.subject == opened.c.subject, ended.c.kind.in_(sorted(pairing.terminals)))
+        query = (
+            select(opened.c.subject, opened.c.idx)
+            .where(opened.c.kind == pairing.opening, opened.c.idx >= from_index, ~has_end)
+            .order_by(opened.c.idx)
+        )
+        with snapshot(self._engine) as connection:
+            return tuple(OpenSubject(row.subject, row.idx) for row in connection.execute(query))
+
+
+class _Nodes(NodeLookup):
+    """A missing node is corruption here, not a bug of the caller."""
+
+    __slots__ = ()
+
+    def __call__(self, level: int, index: int) -> bytes:
+        """Return one complete node's hash."""
+        try:
+            return super().__call__(level, index)
+        except NoResultFound as error:
+            raise AuditCorrupt(index << level, f"node ({level}, {index}) is missing") from error
+
+
+def _clauses(conditions: EntryFilter) -> Iterator[ColumnElement[bool]]:
+    for field in fields(conditions):
+        value = getattr(conditions, field.name)
+        if value is None:
+            continue
+        if field.name == "from_ts_us":
+            yield leaf_table.c.ts_us >= value
+        elif field.name == "until_ts_us":
+            yield leaf_table.c.ts_us < value
+        else:
+            yield leaf_table.c[field.name] == value
+
+
+def _newest(connection: Connection) -> SignedCheckpoint:
+    return _signed(*newest_checkpoint(connection))
+
+
+def _checkpoint_at(connection: Connection, size: int) -> SignedCheckpoint:
+    columns = (checkpoint_table.c.size, checkpoint_table.c.root, checkpoint_table.c.note)
+    row = connection.execute(select(*columns).where(checkpoint_table.c.size == size)).one_or_none()
+    if row is None:
+        raise EntryNotFound(f"no checkpoint was signed at size {size}")
+    return _signed(*row)
+
+
+def _signed(size: int, root: bytes, note: str) -> SignedCheckpoint:
+    origin = note.partition("\n")[0]
+    return SignedCheckpoint(Checkpoint(origin, size, root), note)
+
+
+def _entry_at(connection: Connection, index: int) -> Entry:
+    query = select(leaf_table.c.idx, leaf_table.c.leaf_bytes, leaf_table.c.leaf_hash)
+    row = connection.execute(query.where(leaf_table.c.idx == index)).one_or_none()
+    if row is None:
+        raise EntryNotFound(f"there is no entry {index}")
+    return _entry(*row)
+
+
+def _entry(index: int, leaf_bytes: bytes, digest: bytes) -> Entry:
+    if leaf_hash(leaf_bytes) != digest:
+        raise AuditCorrupt(index, "the leaf's bytes do not have its hash")
+    try:
+        leaf = decode_leaf(leaf_bytes)
+    except ProofRefused as error:
+        raise AuditCorrupt(index, error.what) from error
+    if leaf.index != index:
+        raise AuditCorrupt(index, f"the leaf here was written for index {leaf.index}")
+    return Entry(index, leaf, leaf_bytes, digest)
