@@ -3,7 +3,9 @@
 EngineError
 ├── EngineLoadError       the operator: this model cannot be served as it lies there
 ├── EngineStopped         the caller: nothing is taken now; the state says why
-└── QueueFull             the caller: try again later
+├── QueueFull             the caller: try again later
+├── LoadRefused           inside the engine process: becomes EngineLoadError
+└── RequestRefused        inside the engine process: becomes that request's last event
 
 Errors of one request are no exceptions: they are that request's last `StepEvent`, with a stable code.  An engine
 process that dies is no exception either: it is an `EngineExit` in the health, and the service restarts it.
@@ -42,3 +44,22 @@ class QueueFull(EngineError):
     def __init__(self, num_waiting: int) -> None:
         super().__init__(f"{num_waiting} requests wait already")
         self.num_waiting = num_waiting
+
+
+class LoadRefused(EngineError):
+    """The model folder is not what it should be."""
+
+    def __init__(self, file: str, reason: str) -> None:
+        super().__init__(f"{file}: {reason}")
+        self.file = file
+        """Name inside the model folder; empty when no single file is at fault."""
+        self.reason = reason
+
+
+class RequestRefused(EngineError):
+    """This request can never be served, whatever else runs."""
+
+    def __init__(self, code: str) -> None:
+        super().__init__(code)
+        self.code = code
+        """Stable."""

@@ -1,0 +1,268 @@
+"""The engine process: loads and verifies one model, then steps while there is work and sleeps while there is none.
+
+Started by `engine.worker_process` as `python -m engine.worker FD PARENT_PID`; everything else comes over the socket.
+Invariants: one thread and one loop own the core; a request that the core refuses is answered to that request alone;
+an exception in a step ends the process, with words that name code and never data.  Never: a listening socket, a
+network, an environment variable as input, a file that the configuration does not name.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import faulthandler
+import os
+import signal
+import socket
+import sys
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import IntEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from engine.batch import Batch, ModelRunner
+from engine.config import EngineConfig
+from engine.errors import LoadRefused, RequestRefused
+from engine.health import EngineInfo
+from engine.request import GenerationRequest, StepEvent
+from engine.stats import CoreStats
+from engine.wire import (
+    Add,
+    Cancel,
+    Configure,
+    Fault,
+    Loaded,
+    LoadFailed,
+    MalformedFrame,
+    Refused,
+    Started,
+    Step,
+    Stop,
+    ToWorker,
+)
+from engine.worker_link import ServiceGone, ServiceLink
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+IDLE_CHECK_AFTER_S = 1.0
+"""Silence after work before the core's books are checked; long enough to keep the check out of a conversation."""
+
+
+class ExitStatus(IntEnum):
+    """How the process ended; the service's words for it come from `Fault` and the signal."""
+
+    STOPPED = 0
+    """Ordered to, or the service is gone."""
+    LOAD_FAILED = 3
+    FAULT = 4
+
+
+class Core(Protocol):
+    """What the loop needs of `engine.core.EngineCore`."""
+
+    def add(self, request: GenerationRequest) -> None:
+        """Queue it.  Raises RequestRefused when it can never be served; then nothing of it is kept."""
+        ...
+
+    def cancel(self, request_id: str) -> None:
+        """End it in the next step; unknown ids are ignored."""
+        ...
+
+    def step(self) -> tuple[StepEvent, ...]:
+        """Compute one batch and commit it."""
+        ...
+
+    def has_work(self) -> bool:
+        """Whether a step would do anything."""
+        ...
+
+    def stats(self) -> CoreStats:
+        """Gauges as of now."""
+        ...
+
+    def check_integrity(self) -> None:
+        """Raise AssertionError when the books do not balance."""
+        ...
+
+
+BeforeForward = Callable[[Batch], None]
+BuildCore = Callable[[EngineConfig, BeforeForward], tuple[Core, EngineInfo]]
+"""Load, verify and compose; the core must call the second argument with each batch before computing it."""
+
+
+@dataclass(frozen=True, slots=True)
+class ObservedRunner:
+    """A runner that lets the batch be seen before it computes it."""
+
+    runner: ModelRunner
+    before_forward: BeforeForward
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Show the batch, then compute it."""
+        self.before_forward(batch)
+        return self.runner.forward(batch)
+
+
+class StartedRequests:
+    """Says of each live request once that a step is about to compute it for the first time."""
+
+    def __init__(self, link: ServiceLink) -> None:
+        self._link = link
+        self._request_ids: set[str] = set()
+
+    def announce(self, batch: Batch) -> None:
+        """Send what is new in this batch, before it is computed."""
+        fresh = tuple({chunk.request_id: None for chunk in batch.chunks if chunk.request_id not in self._request_ids})
+        if fresh:
+            self._request_ids.update(fresh)
+            self._link.send(Started(fresh))
+
+    def forget(self, events: tuple[StepEvent, ...]) -> None:
+        """Let the ids of ended requests be used again."""
+        self._request_ids.difference_update(event.request_id for event in events if event.finish is not None)
+
+
+def run(sock: socket.socket, build_core: BuildCore) -> ExitStatus:
+    """Load, then serve until there is nobody to serve; the whole life of the process.
+
+    Args:
+        sock: the worker's end; its first message is `Configure`.
+        build_core: loads and verifies the model.
+    """
+    link = ServiceLink(sock)
+    started = StartedRequests(link)
+    try:
+        try:
+            core, engine_info = build_core(receive_config(link), started.announce)
+        except LoadRefused as refused:
+            link.send(LoadFailed(refused.file, refused.reason))
+            return ExitStatus.LOAD_FAILED
+        link.send(Loaded(engine_info))
+        serve(link, core, started)
+    except ServiceGone:
+        return ExitStatus.STOPPED
+    except Exception as error:  # noqa: BLE001 - the process ends here, and must say why without saying whose data it was
+        fault = fault_of(error)
+        print(f"engine process: {fault.code} {fault.exception} {fault.where}", file=sys.stderr, flush=True)  # noqa: T201
+        with contextlib.suppress(ServiceGone):
+            link.send(fault)
+        return ExitStatus.FAULT
+    return ExitStatus.STOPPED
+
+
+def receive_config(link: ServiceLink) -> EngineConfig:
+    """Wait for the first message."""
+    messages = link.receive(timeout_s=None)
+    if len(messages) != 1 or not isinstance(messages[0], Configure):
+        raise UnexpectedMessage
+    return messages[0].config
+
+
+def serve(link: ServiceLink, core: Core, started: StartedRequests) -> None:
+    """Take messages in between steps; step while there is work; check the books once it has been quiet.
+
+    Returns when it is told to stop.
+    """
+    is_checked = True
+    while True:
+        is_idle = not core.has_work()
+        wait_s = 0.0 if not is_idle else None if is_checked else IDLE_CHECK_AFTER_S
+        messages = link.receive(wait_s)
+        for message in messages:
+            if isinstance(message, Stop):
+                return
+            take(link, core, message)
+        if core.has_work():
+            is_checked = False
+            events = core.step()
+            started.forget(events)
+            link.send(Step(events, core.stats()))
+        elif is_idle and not messages:
+            check_integrity(core)
+            is_checked = True
+
+
+def take(link: ServiceLink, core: Core, message: ToWorker) -> None:
+    """Give one message to the core."""
+    match message:
+        case Add(request):
+            try:
+                core.add(request)
+            except RequestRefused as refused:
+                link.send(Refused(request.request_id, refused.code))
+            except Exception:
+                link.send(Started((request.request_id,)))  # it must not be tried again on the next process
+                raise
+        case Cancel(request_id):
+            core.cancel(request_id)
+        case _:
+            raise UnexpectedMessage
+
+
+def check_integrity(core: Core) -> None:
+    """End the process rather than serve from books that do not balance."""
+    try:
+        core.check_integrity()
+    except AssertionError as error:
+        raise IntegrityBroken from error
+
+
+class UnexpectedMessage(Exception):
+    """A well-formed message at a time when our service does not send it."""
+
+
+class IntegrityBroken(Exception):
+    """Pages are lost or owned twice."""
+
+
+FAULT_CODES: dict[type[Exception], str] = {
+    MalformedFrame: "malformed_frame",
+    UnexpectedMessage: "unexpected_message",
+    IntegrityBroken: "integrity_failed",
+}
+
+
+def fault_of(error: Exception) -> Fault:
+    """Name class and place of an exception.  Its text stays here: it may quote what a user wrote."""
+    cause = error.__cause__ or error
+    frames = traceback.extract_tb(cause.__traceback__)
+    where = f"{'/'.join(Path(frames[-1].filename).parts[-2:])}:{frames[-1].lineno} {frames[-1].name}" if frames else ""
+    return Fault(FAULT_CODES.get(type(error), "step_failed"), type(cause).__name__, where)
+
+
+def stay_with_parent(parent_pid: int) -> None:
+    """Die when the parent dies, where the system offers that; the closing socket says it everywhere else.
+
+    The load does not look at the socket, so without this a parent's death would leave minutes of hashing behind.
+    """
+    if sys.platform == "linux":
+        pr_set_pdeathsig = 1
+        if ctypes.CDLL(None, use_errno=True).prctl(pr_set_pdeathsig, signal.SIGKILL, 0, 0, 0) != 0:
+            raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG)")
+        if os.getppid() != parent_pid:  # it died before the call
+            os._exit(ExitStatus.STOPPED)
+
+
+def ignore_terminal() -> None:
+    """Leave the order to stop to the service: Ctrl-C and a service unit's SIGTERM reach every process at once."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+
+
+def start(arguments: list[str], build_core: BuildCore) -> ExitStatus:
+    """Become an engine process.
+
+    Args:
+        arguments: number of the inherited socket, process id of the parent.
+        build_core: see `run`.
+    """
+    ignore_terminal()
+    faulthandler.enable()
+    descriptor, parent_pid = (int(argument) for argument in arguments)
+    stay_with_parent(parent_pid)
+    with socket.socket(fileno=descriptor) as sock:
+        sock.set_inheritable(False)
+        return run(sock, build_core)
