@@ -1,0 +1,43 @@
+"""An `ApplianceError` as the body that OpenAI's clients read.
+
+Invariants: every error leaves in this one shape; the status comes from `HTTP_STATUS` and nowhere else; no body holds
+text of a library, a control character, or more of the client's own input than a short quotation.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+
+from starlette.responses import Response
+
+from appliance.api.client_text import shown
+from appliance.errors import HTTP_STATUS, ApplianceError, Overloaded, Unavailable
+
+MAX_MESSAGE_CHARACTERS = 600
+UNAVAILABLE_RETRY_AFTER_S = 5
+"""A fault that the operator must mend is not mended in a second; clients that retry at all should not hammer."""
+
+
+def error_body(error: ApplianceError) -> dict[str, dict[str, str | None]]:
+    """Give `{"error": {message, type, param, code}}`."""
+    _, kind = HTTP_STATUS[type(error)]
+    return {
+        "error": {
+            "message": shown(error.message, MAX_MESSAGE_CHARACTERS),
+            "type": kind,
+            "param": None if error.param is None else shown(error.param),
+            "code": error.code,
+        }
+    }
+
+
+def error_response(error: ApplianceError, headers: Mapping[str, str] | None = None) -> Response:
+    """Give the whole answer; `Retry-After` where trying again can help."""
+    status, _ = HTTP_STATUS[type(error)]
+    extra = dict(headers or {})
+    if isinstance(error, Overloaded):
+        extra["retry-after"] = str(error.retry_after_s)
+    elif isinstance(error, Unavailable):
+        extra["retry-after"] = str(UNAVAILABLE_RETRY_AFTER_S)
+    return Response(json.dumps(error_body(error)), status, extra, "application/json")
