@@ -1,8 +1,8 @@
 """The policy bundle: a set of named files, its digest, and the one way from its bytes to an engine.
 
 The caller has verified a signature over the names and digests of the very bytes it passes in.  Loading refuses a
-bundle unless every file is understood, schema and action table agree, the invariants of this release hold whatever
-the site's overlay says, and the bundle keeps every promise of its own tables.
+bundle unless every file is understood, schema and action table agree, the invariants of this release stand in it
+unchanged, and it keeps every promise of its own tables.
 """
 
 from __future__ import annotations
@@ -15,14 +15,17 @@ from importlib.resources.abc import Traversable
 from types import MappingProxyType
 from typing import Final
 
+import cedarpy
+
 from policies.cedar import PolicyEngine
-from policies.compile import compile_policies, compile_schema
-from policies.errors import BundleRefused, TableRefused
+from policies.compile import CompiledPolicies, compile_policies, compile_schema, parse_policies
+from policies.errors import BundleRefused, PolicyRefused, TableRefused
+from policies.lint import INVARIANTS_FILE, ParsedPolicy
 from policies.schema_check import check_schema
 from policies.table import TableCase, read_table, run_table
+from policies.text_guard import guarded_text
 
 SCHEMA_FILE: Final = "schema/appliance.cedarschema"
-INVARIANTS_TABLE: Final = "tests/invariants.json"
 MAX_FILES: Final = 256
 _POLICY_FILE: Final = re.compile(r"(?:base|site)/[a-z0-9][a-z0-9-]{0,63}\.cedar", re.ASCII)
 _TABLE_FILE: Final = re.compile(r"tests/[a-z0-9][a-z0-9-]{0,63}\.json", re.ASCII)
@@ -35,32 +38,24 @@ def load_bundle(files: Mapping[str, bytes]) -> PolicyEngine:
     Raises:
         BundleRefused: anything about it is wrong; nothing was loaded.
     """
-    engine = compile_bundle(files)
-    _prove(engine, read_table(INVARIANTS_TABLE, _released_invariants()), "an invariant of this release does not hold")
-    _prove(engine, read_tables(files), "the policies contradict the bundle's own table")
+    schema, compiled = _compile(files)
+    _check_invariants(compiled.parsed)
+    engine = _engine(files, schema, compiled)
+    _prove(engine, read_tables(files))
     return engine
 
 
 def compile_bundle(files: Mapping[str, bytes]) -> PolicyEngine:
     """As `load_bundle`, but whether invariants and tables hold is left to the caller, who wants to see which do not."""
-    policies = _policy_files(files)
-    schema = compile_schema(SCHEMA_FILE, files[SCHEMA_FILE])
-    check_schema(SCHEMA_FILE, schema)
-    compiled = compile_policies(policies, schema)
-    return PolicyEngine(
-        schema=schema,
-        policies=compiled.policies,
-        permits=compiled.permits,
-        forbids=compiled.forbids,
-        policy_digest=policy_digest(files),
-    )
+    schema, compiled = _compile(files)
+    return _engine(files, schema, compiled)
 
 
 def policy_digest(files: Mapping[str, bytes]) -> str:
     """The bundle's identity, 64 hexadecimal digits.
 
     SHA-256 over one line `<sha256>  <name>` per file in the order of the names' bytes: what `sha256sum` prints, so
-    that an auditor needs nothing of ours: `LC_ALL=C sha256sum */*.cedar* tests/*.json | LC_ALL=C sort -k 2 | sha256sum`.
+    that an auditor needs nothing of ours: `sha256sum */*.cedar* tests/*.json | LC_ALL=C sort -k 2 | sha256sum`.
     """
     lines = (f"{hashlib.sha256(files[name]).hexdigest()}  {name}\n" for name in sorted(files))
     return hashlib.sha256("".join(lines).encode()).hexdigest()
@@ -118,16 +113,48 @@ def _refuse_unnamed(names: Iterable[str]) -> None:
             )
 
 
-def _prove(engine: PolicyEngine, cases: tuple[TableCase, ...], message: str) -> None:
+def _compile(files: Mapping[str, bytes]) -> tuple[cedarpy.Schema, CompiledPolicies]:
+    policies = _policy_files(files)
+    schema = compile_schema(SCHEMA_FILE, files[SCHEMA_FILE])
+    check_schema(SCHEMA_FILE, schema)
+    return schema, compile_policies(policies, schema)
+
+
+def _engine(files: Mapping[str, bytes], schema: cedarpy.Schema, compiled: CompiledPolicies) -> PolicyEngine:
+    return PolicyEngine(
+        schema=schema,
+        policies=compiled.policies,
+        permits=compiled.permits,
+        forbids=compiled.forbids,
+        policy_digest=policy_digest(files),
+    )
+
+
+def _check_invariants(parsed: Mapping[str, ParsedPolicy]) -> None:
+    """Each invariant of the installed release stands in the bundle word for word, layout aside.
+
+    A signature alone does not make a bundle safe: its signers may add invariants, never soften or drop one.
+    """
+    released = (package_files("policies") / INVARIANTS_FILE).read_bytes()
+    for invariant in parse_policies(INVARIANTS_FILE, guarded_text(INVARIANTS_FILE, released)):
+        found = parsed.get(invariant.id)
+        if found is None or found.form != invariant.form:
+            raise PolicyRefused(
+                "this invariant of the release is changed" if found else "this invariant of the release is missing",
+                hint=f"take {INVARIANTS_FILE} of the installed release and sign the bundle again",
+                file=found.file if found else INVARIANTS_FILE,
+                policy_id=invariant.id,
+            )
+
+
+def _prove(engine: PolicyEngine, cases: tuple[TableCase, ...]) -> None:
     failures = run_table(engine, cases)
     if failures:
         shown = "; ".join(str(failure) for failure in failures[:_SHOWN_FAILURES])
-        raise TableRefused(f"{message} ({len(failures)} of {len(cases)}): {shown}", hint="correct the policies")
-
-
-def _released_invariants() -> bytes:
-    """From the installed release, not from the bundle: a bundle cannot soften what it is judged by."""
-    return (package_files("policies") / INVARIANTS_TABLE).read_bytes()
+        raise TableRefused(
+            f"the policies break {len(failures)} of the {len(cases)} promises in the bundle's tables: {shown}",
+            hint="correct the policies, or the promise that is no longer meant",
+        )
 
 
 def _files_of(folder: Traversable) -> Iterator[Traversable]:

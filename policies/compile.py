@@ -25,6 +25,8 @@ class CompiledPolicies:
     policies: cedarpy.PolicySet
     permits: Mapping[str, Obligations]
     forbids: frozenset[str]
+    parsed: Mapping[str, ParsedPolicy]
+    """By `@id`."""
 
 
 def compile_schema(file: str, content: bytes) -> cedarpy.Schema:
@@ -52,7 +54,7 @@ def compile_policies(files: Mapping[str, bytes], schema: cedarpy.Schema) -> Comp
     parsed: dict[str, ParsedPolicy] = {}
     for file, content in sorted(files.items()):
         text = guarded_text(file, content)
-        in_file = _parse(file, text)
+        in_file = parse_policies(file, text)
         for policy in in_file:
             lint(policy)
             if policy.id in parsed:
@@ -71,17 +73,23 @@ def compile_policies(files: Mapping[str, bytes], schema: cedarpy.Schema) -> Comp
         ),
         permits={policy.id: _obligations(policy) for policy in parsed.values() if policy.is_permit},
         forbids=frozenset(policy.id for policy in parsed.values() if not policy.is_permit),
+        parsed=parsed,
     )
 
 
-def _parse(file: str, text: str) -> tuple[ParsedPolicy, ...]:
-    """Cedar numbers the policies of a text policy0, policy1, ... in their order."""
+def parse_policies(file: str, text: str) -> tuple[ParsedPolicy, ...]:
+    """Parse guarded text; the policies come in the order of the file.
+
+    Raises:
+        BundleRefused: it is no Cedar text, or holds a template.
+    """
     try:
         form = json.loads(cedarpy.policies_to_json_str(text))
     except ValueError as failure:
         raise BundleRefused(str(failure), hint="correct the policy text", file=file) from None
     if form["templates"] or form["templateLinks"]:
         raise BundleRefused("holds a template", hint="templates are not taken; name the principal", file=file)
+    # Cedar names the policies of a text policy0, policy1, ... in their order.
     by_place = {int(name.removeprefix("policy")): policy for name, policy in form["staticPolicies"].items()}
     return tuple(ParsedPolicy(file, place, policy) for place, policy in sorted(by_place.items()))
 
