@@ -108,7 +108,7 @@ _SENTENCEPIECE_TAILS: tuple[list[str], ...] = (
 
 
 def _restores_spaces(part: Mapping[str, Any]) -> bool:
-    return (part.get("pattern"), part.get("content")) == ({"String": _SPACE_MARK}, " ")
+    return bool(part.get("pattern") == {"String": _SPACE_MARK} and part.get("content") == " ")
 
 
 def _drops_first_space(decoder: Sequence[Mapping[str, Any]]) -> bool:
