@@ -15,7 +15,7 @@ class ModelManifest:
 
     name: str
     files: Mapping[str, str]
-    """POSIX path relative to the folder -> SHA-256, 64 lower-case hexadecimal digits; sorted; never empty."""
+    """POSIX path relative to the folder -> SHA-256, 64 lower-case hexadecimal digits; in signed order; never empty."""
     root: str
     """SHA-256 over the raw file digests in order, hexadecimal: the model's identity."""
     signer: str
@@ -42,3 +42,23 @@ class Approval:
     evaluation_sha256: str
     approvers: tuple[str, ...]
     """Key ids of the distinct approvers whose signatures were checked."""
+    origin: str = ""
+    """Where the model came from: repository and revision, or the program and seed that made it."""
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyManifest:
+    """What a threshold of policy signers said about one policy bundle."""
+
+    files: Mapping[str, str]
+    """Name inside the bundle -> SHA-256, 64 lower-case hexadecimal digits; sorted; never empty."""
+    digest: str
+    """SHA-256 over one line `<sha256>  <name>` per file: the bundle's identity in every decision."""
+    seq: int
+    """1 for the first bundle of an appliance; one more for each later one."""
+    previous: str
+    """Digest of the bundle before; empty for the first."""
+    engine: str
+    """The policy engine and version that the signer judged it with."""
+    signers: tuple[str, ...]
+    """Key ids of the distinct policy signers whose signatures were checked; sorted."""
