@@ -4,9 +4,9 @@ EngineError
 ├── EngineLoadError       the operator: this model cannot be served as it lies there
 ├── EngineStopped         the caller: nothing is taken now; the state says why
 ├── QueueFull             the caller: try again later
-├── LoadRefused           inside the engine process: becomes EngineLoadError
 └── RequestRefused        inside the engine process: becomes that request's last event
 
+`engine.weights.errors.LoadError` crosses the wire and arrives here as `EngineLoadError`.
 Errors of one request are no exceptions: they are that request's last `StepEvent`, with a stable code.  An engine
 process that dies is no exception either: it is an `EngineExit` in the health, and the service restarts it.
 """
@@ -46,20 +46,12 @@ class QueueFull(EngineError):
         self.num_waiting = num_waiting
 
 
-class LoadRefused(EngineError):
-    """The model folder is not what it should be."""
-
-    def __init__(self, file: str, reason: str) -> None:
-        super().__init__(f"{file}: {reason}")
-        self.file = file
-        """Name inside the model folder; empty when no single file is at fault."""
-        self.reason = reason
-
-
 class RequestRefused(EngineError):
-    """This request can never be served, whatever else runs."""
+    """This request can never be served, whatever else runs; nothing of it was kept."""
 
-    def __init__(self, code: str) -> None:
-        super().__init__(code)
+    def __init__(self, code: str, hint: str = "") -> None:
+        super().__init__(f"{code}: {hint}" if hint else code)
         self.code = code
-        """Stable."""
+        """Stable; `engine.intake` lists them."""
+        self.hint = hint
+        """What the caller does about it; names fields and numbers, never quotes a prompt."""

@@ -26,11 +26,13 @@ class EngineInfo:
     engine_build: str
     """Names the engine's source: 64 hexadecimal digits over every file of the package."""
     torch_version: str
-    device: str
-    num_weight_bytes: int
-    """Bytes of tensors read and verified."""
-    num_verified_files: int
-    load_time_s: float
+    weight_bytes: int
+    """Bytes of weight files, read and hashed."""
+    kv_bytes: int
+    verify_s: float
+    """Reading and hashing every file."""
+    build_s: float
+    """Making the model of what was read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +58,8 @@ class EngineHealth:
     """Seconds since a step finished; None before the first one of this process."""
     busy: bool
     """Requests run or wait."""
+    pid: int | None
+    """Of the present engine process."""
     restarts: int
     """Processes that were started after the first."""
     last_exit: EngineExit | None

@@ -185,6 +185,7 @@ class EngineService:
             is_healthy=self._state == "ready" and is_progressing,
             last_step_age_s=None if self._last_step_at is None else now - self._last_step_at,
             busy=self._book.busy_since is not None,
+            pid=None if self._worker is None else self._worker.pid,
             restarts=self._restarts,
             last_exit=self._last_exit,
             num_running=self._book.num_running,
@@ -197,23 +198,30 @@ class EngineService:
 
     async def _supervise(self, worker: WorkerProcess) -> None:
         """Bury each process that dies and put another in its place, until the policy says enough."""
-        while True:
-            self._bury(await worker.wait())
-            delay_s = self._restart.delay_s(self._deaths_in_row)
-            while delay_s is not None:
-                await asyncio.sleep(delay_s)
-                self._restarts += 1
-                try:
-                    worker, _ = await self._launch()
-                    break
-                except DiedLoading as died:
-                    self._last_exit = died.exit
-                    self._deaths_in_row += 1
-                    delay_s = self._restart.delay_s(self._deaths_in_row)
-            if delay_s is None:
+        try:
+            next_worker: WorkerProcess | None = worker
+            while next_worker is not None:
+                self._bury(await next_worker.wait())
+                next_worker = await self._replace()
+                if next_worker is not None:
+                    self._begin_serving(next_worker)
+        finally:
+            if not self._is_stopping:  # given up, or an error of ours: nobody may wait for what will not come
                 self._give_up()
-                return
-            self._begin_serving(worker)
+
+    async def _replace(self) -> WorkerProcess | None:
+        """Start processes, each later than the last, until one has verified and loaded the model; None to give up."""
+        while (delay_s := self._restart.delay_s(self._deaths_in_row)) is not None:
+            await asyncio.sleep(delay_s)
+            self._restarts += 1
+            try:
+                worker, _ = await self._launch()
+            except DiedLoading as died:
+                self._last_exit = died.exit
+                self._deaths_in_row += 1
+            else:
+                return worker
+        return None
 
     async def _launch(self) -> tuple[WorkerProcess, EngineInfo]:
         """Start a process and wait for its model.  Raises DiedLoading; then no process is left behind."""

@@ -1,4 +1,4 @@
-"""The core's gauges after a step: what an operator watches of memory and planning."""
+"""The core's gauges and counters after a step: what an operator watches of memory and planning."""
 
 from __future__ import annotations
 
@@ -7,11 +7,31 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class CoreStats:
-    """As of one moment between two steps."""
+    """As of one moment between two steps.  Counters count from the start of this core."""
 
+    # gauges
     num_running: int
     num_waiting: int
     num_pages: int
     num_free_pages: int
     num_cached_pages: int
     """Held by the prefix tree alone; given up when pages run short."""
+    kv_usage_perc: float = 0.0
+    """Pages that live sequences hold, of all pages; 0 to 1."""
+    kv_waste_perc: float = 0.0
+    """Unused token slots in the pages that live sequences hold, of all slots of those pages; 0 to 1."""
+
+    # counters
+    num_steps: int = 0
+    last_iteration_tokens: int = 0
+    """Tokens that the latest step computed; a gauge of the latest step."""
+    prefix_cache_query_tokens: int = 0
+    """Prompt tokens of requests that were looked up in the prefix tree, once each."""
+    prefix_cache_hit_tokens: int = 0
+    """Those of them whose KV was there."""
+    prompt_tokens: int = 0
+    """Prompt tokens computed for the first time; cached ones are not among them."""
+    generation_tokens: int = 0
+    recomputed_tokens: int = 0
+    """Tokens computed again after a preemption."""
+    num_preemptions: int = 0

@@ -67,7 +67,10 @@ class LoadFailed(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fi
     """The model is not served; the process ends."""
 
     file: str
+    """Name inside the model folder; empty when no single file is at fault."""
     reason: str
+    hint: str
+    """What the operator does about it."""
 
 
 class Started(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag="started"):

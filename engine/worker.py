@@ -24,10 +24,11 @@ from typing import TYPE_CHECKING, Protocol
 
 from engine.batch import Batch, ModelRunner
 from engine.config import EngineConfig
-from engine.errors import LoadRefused, RequestRefused
+from engine.errors import RequestRefused
 from engine.health import EngineInfo
 from engine.request import GenerationRequest, StepEvent
 from engine.stats import CoreStats
+from engine.weights.errors import LoadError
 from engine.wire import (
     Add,
     Cancel,
@@ -137,8 +138,8 @@ def run(sock: socket.socket, build_core: BuildCore) -> ExitStatus:
     try:
         try:
             core, engine_info = build_core(receive_config(link), started.announce)
-        except LoadRefused as refused:
-            link.send(LoadFailed(refused.file, refused.reason))
+        except LoadError as refused:
+            link.send(LoadFailed(refused.file, refused.reason, refused.hint))
             return ExitStatus.LOAD_FAILED
         link.send(Loaded(engine_info))
         serve(link, core, started)

@@ -43,7 +43,6 @@ INHERITED_VARIABLES = (
 )
 """What libraries need to find devices, threads and scratch space.  No secret of the API process is among them."""
 
-LOAD_HINT = "compare the model folder with its signed manifest, then restore the file or import the model again"
 DEATH_HINT = "look for the kernel's out-of-memory messages and the lines that the engine process wrote to stderr"
 SPAWN_HINT = "raise the limits on processes, memory or open files of the service"
 
@@ -164,7 +163,7 @@ class WorkerProcess:
             return self._loaded.result()
         end = self._reaper.result()
         if isinstance(self._last_words, LoadFailed):
-            raise DiedLoading(end, self._last_words.file, self._last_words.reason, LOAD_HINT)
+            raise DiedLoading(end, self._last_words.file, self._last_words.reason, self._last_words.hint)
         raise DiedLoading(end, "", f"the engine process ended while it loaded ({end.code}: {end.detail})", DEATH_HINT)
 
     async def wait(self) -> EngineExit:
@@ -218,7 +217,7 @@ class WorkerProcess:
         match self._last_words:
             case Fault(code, exception, where):
                 return EngineExit(code, f"{exception} at {where}" if where else exception, at)
-            case LoadFailed(file, reason):
+            case LoadFailed(file, reason, _):
                 return EngineExit("load_failed", f"{file}: {reason}" if file else reason, at)
         if status < 0:
             return EngineExit("signal", signal.Signals(-status).name, at)

@@ -17,10 +17,11 @@ from pathlib import Path
 from engine import worker
 from engine.batch import Batch, ScheduledChunk
 from engine.config import EngineConfig
-from engine.errors import LoadRefused, RequestRefused
+from engine.errors import RequestRefused
 from engine.health import EngineInfo
 from engine.request import GenerationRequest, StepEvent
 from engine.stats import CoreStats
+from engine.weights.errors import DigestMismatch
 
 REFUSED, RAISES_IN_ADD, RAISES_IN_STEP, KILLS_IN_STEP, BREAKS_BOOKS = 9001, 9002, 9003, 9004, 9005
 SECRET = "the patient's name is Alder"
@@ -49,6 +50,7 @@ class ScriptedCore:
         self._permits = os.open(permits, os.O_RDWR) if permits.exists() else None
 
     def add(self, request: GenerationRequest) -> None:
+        """Queue, refuse or break."""
         if request.token_ids[0] == REFUSED:
             raise RequestRefused("prompt_too_long")
         if request.token_ids[0] == RAISES_IN_ADD:
@@ -56,13 +58,16 @@ class ScriptedCore:
         self._waiting.append(request)
 
     def cancel(self, request_id: str) -> None:
+        """Drop it in the next step."""
         if request_id in self._running or any(request.request_id == request_id for request in self._waiting):
             self._cancelled[request_id] = None
 
     def has_work(self) -> bool:
+        """Anything live."""
         return bool(self._waiting or self._running)
 
     def step(self) -> tuple[StepEvent, ...]:
+        """One token for each running request."""
         events = self._drop_cancelled()
         while self._waiting and len(self._running) < self._max_running:
             request = self._waiting.popleft()
@@ -75,9 +80,11 @@ class ScriptedCore:
         return events + tuple(self._advance(running) for running in tuple(self._running.values()))
 
     def stats(self) -> CoreStats:
+        """Gauges."""
         return CoreStats(len(self._running), len(self._waiting), num_pages=8, num_free_pages=8, num_cached_pages=0)
 
     def check_integrity(self) -> None:
+        """Fails once BREAKS_BOOKS has run to its end."""
         assert self._books_balance, SECRET
 
     def _drop_cancelled(self) -> tuple[StepEvent, ...]:
@@ -113,11 +120,14 @@ class ScriptedCore:
 
 
 def build_core(config: EngineConfig, before_forward: worker.BeforeForward) -> tuple[ScriptedCore, EngineInfo]:
-    """Load nothing; refuse a folder that says so; die on a folder that says so."""
+    """Load nothing; refuse, die, hang or babble in a folder that says so."""
     if (Path(config.model_dir) / "bad.safetensors").exists():
-        raise LoadRefused("bad.safetensors", "its SHA-256 is not the expected one")
+        raise DigestMismatch("bad.safetensors", "0" * 64, "1" * 64)
     if (Path(config.model_dir) / "kills").exists():
         os.kill(os.getpid(), signal.SIGKILL)
+    if (Path(config.model_dir) / "hangs").exists():  # a FIFO: says who hangs, once somebody reads
+        (Path(config.model_dir) / "hangs").write_text(str(os.getpid()))
+        signal.pause()
     if (Path(config.model_dir) / "babbles").exists():
         os.write(int(sys.argv[1]), b"\xff" * 64)
     engine_info = EngineInfo(
@@ -128,10 +138,10 @@ def build_core(config: EngineConfig, before_forward: worker.BeforeForward) -> tu
         dtype=config.dtype,
         engine_build="0" * 64,
         torch_version="none",
-        device="none",
-        num_weight_bytes=0,
-        num_verified_files=0,
-        load_time_s=0.0,
+        weight_bytes=0,
+        kv_bytes=0,
+        verify_s=0.0,
+        build_s=0.0,
     )
     return ScriptedCore(config, before_forward), engine_info
 
