@@ -87,6 +87,8 @@ def parse_policies(file: str, text: str) -> tuple[ParsedPolicy, ...]:
         form = json.loads(cedarpy.policies_to_json_str(text))
     except ValueError as failure:
         raise BundleRefused(str(failure), hint="correct the policy text", file=file) from None
+    except RecursionError:
+        raise BundleRefused("an expression is too deep", hint="split the policy", file=file) from None
     if form["templates"] or form["templateLinks"]:
         raise BundleRefused("holds a template", hint="templates are not taken; name the principal", file=file)
     # Cedar names the policies of a text policy0, policy1, ... in their order.

@@ -14,6 +14,8 @@ from typing import Any, Final
 
 from policies.errors import PolicyRefused
 
+MAX_DEPTH: Final = 48
+"""Operators above one another, links of a chain of `&&` or `||` included; Cedar's own JSON reader takes about 60."""
 _ID: Final = re.compile(r"[a-z0-9][a-z0-9.-]{0,63}", re.ASCII)
 SITE_PREFIX: Final = "site."
 INVARIANTS_FILE: Final = "base/00-invariants.cedar"
@@ -65,7 +67,9 @@ def lint(policy: ParsedPolicy) -> None:
     if not policy.is_permit and len(policy.annotations) > 1:
         raise _refused(policy, "a forbid with obligations", "only a permit carries obligations; keep @id alone")
     for condition in policy.form["conditions"]:
-        for operator in _operators(condition["body"]):
+        for operator, depth in _operators(condition["body"]):
+            if depth > MAX_DEPTH:
+                raise _refused(policy, f"an expression deeper than {MAX_DEPTH} operators", "split it, or use a set")
             if operator in _ARITHMETIC:
                 raise _refused(policy, f"arithmetic ({operator})", "it can overflow and fail; compare single facts")
             if operator not in _OPERATORS:
@@ -85,21 +89,22 @@ def _lint_id(policy: ParsedPolicy) -> None:
         raise _refused(policy, "its @id does not say whose rule it is", hint)
 
 
-def _operators(expression: Mapping[str, Any]) -> Iterator[str]:
-    """Every operator of an expression; an expression is one operator over its operands."""
-    pending: list[Any] = [expression]
+def _operators(expression: Mapping[str, Any]) -> Iterator[tuple[str, int]]:
+    """Every operator of an expression and its depth; an expression is one operator over its operands."""
+    pending: list[tuple[Any, int]] = [(expression, 1)]
     while pending:
-        for operator, operands in pending.pop().items():
-            yield operator
+        node, depth = pending.pop()
+        for operator, operands in node.items():
+            yield operator, depth
             match operator, operands:
                 case ("Value" | "Var", _):
                     continue
                 case ("Record", dict()):
-                    pending.extend(operands.values())
+                    pending.extend((each, depth + 1) for each in operands.values())
                 case (_, list()):
-                    pending.extend(operands)
+                    pending.extend((each, depth + 1) for each in operands)
                 case (_, dict()):
-                    pending.extend(each for each in operands.values() if isinstance(each, dict))
+                    pending.extend((each, depth + 1) for each in operands.values() if isinstance(each, dict))
 
 
 def _refused(policy: ParsedPolicy, message: str, hint: str) -> PolicyRefused:
