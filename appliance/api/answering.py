@@ -1,0 +1,171 @@
+"""From an admitted request to an HTTP answer, streamed or whole, for every dialect the same way.
+
+A dialect is an `AnswerShape`: it turns the walk's answers into its own JSON values.  It never sees a socket, and
+nothing here knows a field of any dialect.
+
+Invariants: what says "finished" is made from `Finished` alone, which the walk gives only after the terminal record is
+durable; a client that goes away is reported to the walk while the answer is still being made, streamed or not.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from contextlib import aclosing, asynccontextmanager
+from typing import Any, Protocol, TypeAlias
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from appliance.api.call import Call
+from appliance.api.error_bodies import error_response
+from appliance.api.sse import CLIENT_CLOSED, DONE, EventStream, comment, disconnected, event
+from appliance.errors import ApplianceError, GenerationFailed
+from appliance.gate import Asking
+from appliance.inference import Admission, Answer, ChoiceFinish, Finished, InferenceRequest, TextDelta
+from audit.event import Receipt
+
+RECEIPT_HEADER = "x-cloister-receipt"
+TERMINAL_RECEIPT_HEADER = "x-cloister-terminal-receipt"
+JsonObject: TypeAlias = dict[str, Any]
+
+
+class AnswerShape(Protocol):
+    """One dialect's bodies for one admitted request."""
+
+    def opening(self) -> Iterable[JsonObject]:
+        """Give the chunks that stand before any text."""
+        ...
+
+    def delta(self, delta: TextDelta) -> Iterable[JsonObject]:
+        """Give the chunks for new text."""
+        ...
+
+    def closing(self, finished: Finished) -> Iterable[JsonObject]:
+        """Give the chunks that say how it ended."""
+        ...
+
+    def whole(self, deltas: Sequence[TextDelta], finished: Finished) -> JsonObject:
+        """Give the one body of an answer that is not streamed."""
+        ...
+
+
+ShapeOf: TypeAlias = Callable[[Admission], AnswerShape]
+
+
+class RunningRequest(Protocol):
+    """What is needed of `appliance.running.Running`."""
+
+    @property
+    def admission(self) -> Admission:
+        """The durable admission."""
+        ...
+
+    def answers(self) -> AsyncIterator[Answer]:
+        """Deltas, then one `Finished`; or an `ApplianceError` instead of it."""
+        ...
+
+    def abandon(self, reason: str) -> None:
+        """Say that nobody waits any more."""
+        ...
+
+
+async def answer(call: Call, request: InferenceRequest, shape_of: ShapeOf) -> Response:
+    """Admit the request and answer it.
+
+    Raises:
+        ApplianceError: it was not admitted.
+    """
+    asking = Asking(call.principal, call.request_id, request.route, call.source, call.label)
+    running = await call.appliance.walk.admit(asking, request)
+    shape = shape_of(running.admission)
+    if request.stream:
+        return EventStream(
+            _events(running, shape),
+            running.abandon,
+            headers=_receipt_headers(running),
+            write_deadline_s=call.appliance.settings.write_deadline_s,
+        )
+    return await _whole(call.request, running, shape)
+
+
+async def _whole(request: Request, running: RunningRequest, shape: AnswerShape) -> Response:
+    headers = _receipt_headers(running)
+    deltas: list[TextDelta] = []
+    try:
+        async with _watched(request, running), aclosing(_answers(running)) as answers:  # type: ignore[type-var]
+            async for one in answers:
+                if isinstance(one, TextDelta):
+                    deltas.append(one)
+                    continue
+                headers[TERMINAL_RECEIPT_HEADER] = shown_receipt(one.receipt)
+                return _json(shape.whole(deltas, one), headers)
+    except ApplianceError as error:
+        return error_response(error, headers)
+    raise AssertionError(f"request {running.admission.request_id} ended without saying so")
+
+
+async def _events(running: RunningRequest, shape: AnswerShape) -> AsyncIterator[bytes]:
+    for chunk in shape.opening():
+        yield event(chunk)
+    async with aclosing(_answers(running)) as answers:  # type: ignore[type-var]
+        async for one in answers:
+            if isinstance(one, TextDelta):
+                for chunk in shape.delta(one):
+                    yield event(chunk)
+                continue
+            for chunk in shape.closing(one):
+                yield event(chunk)
+            yield comment(f"{TERMINAL_RECEIPT_HEADER} {shown_receipt(one.receipt)}")
+            yield DONE
+
+
+async def _answers(running: RunningRequest) -> AsyncIterator[Answer]:
+    """Pass answers on; an end that no dialect has a word for is a failure, not an answer."""
+    async for one in running.answers():
+        if isinstance(one, Finished):
+            for choice in one.choices:
+                require_spoken(choice)
+        yield one
+
+
+def require_spoken(choice: ChoiceFinish) -> None:
+    """Raise unless the choice ended in one of the two ways that clients know."""
+    if choice.reason not in ("stop", "length"):
+        raise GenerationFailed("the answer was given up before its end", code=f"choice_{choice.reason}")
+
+
+@asynccontextmanager
+async def _watched(request: Request, running: RunningRequest) -> AsyncIterator[None]:
+    """Tell the walk when the client goes while its answer is being made, or when making it breaks."""
+
+    async def watch() -> None:
+        await disconnected(request.receive)
+        running.abandon(CLIENT_CLOSED)
+
+    watching = asyncio.create_task(watch(), name="client watch")
+    try:
+        yield
+    except ApplianceError:
+        raise  # the walk has ended by itself
+    except BaseException:
+        running.abandon("answer_task_ended")
+        raise
+    finally:
+        watching.cancel()
+        await asyncio.gather(watching, return_exceptions=True)
+
+
+def shown_receipt(receipt: Receipt) -> str:
+    """Give a receipt as headers carry it: `<index>:<leaf hash>`."""
+    return f"{receipt.index}:{receipt.leaf_hash}"
+
+
+def _receipt_headers(running: RunningRequest) -> dict[str, str]:
+    return {RECEIPT_HEADER: shown_receipt(running.admission.receipt)}
+
+
+def _json(body: JsonObject, headers: dict[str, str]) -> Response:
+    content = json.dumps(body, ensure_ascii=False, separators=(",", ":"))
+    return Response(content, 200, {"cache-control": "no-store", **headers}, "application/json")
