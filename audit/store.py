@@ -71,12 +71,15 @@ def create_log(path: Path, signers: Sequence[LogSigner]) -> Checkpoint:
     return checkpoint
 
 
-def open_engine(path: Path, *, read_only: bool) -> Engine:
-    """Return an engine whose every connection has proven its settings; one connection only for a writer."""
+def open_engine(path: Path, *, read_only: bool, owner_only: bool = True) -> Engine:
+    """Return an engine whose every connection has proven its settings; one connection only for a writer.
+
+    `owner_only=False` is for verifying a copy, whose file mode proves nothing.
+    """
     if not path.is_file():
         raise LogMissing(path)
     mode = path.stat().st_mode & 0o777
-    if mode & 0o077:
+    if owner_only and mode & 0o077:
         raise SettingRefused("the log's file mode", oct(_FILE_MODE), oct(mode))
 
     def connect() -> sqlite3.Connection:
@@ -110,6 +113,22 @@ def apply_migrations(connection: Connection) -> None:
     config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
     config.attributes["connection"] = connection
     command.upgrade(config, SCHEMA_REVISION)
+
+
+def expected_schema() -> dict[tuple[str, str], str | None]:
+    """Return `(type, name) -> SQL` of everything that the migrations make."""
+    engine = create_engine("sqlite://", poolclass=StaticPool)
+    with engine.begin() as connection:
+        apply_migrations(connection)
+        expected = stored_schema(connection)
+    engine.dispose()
+    return expected
+
+
+def stored_schema(connection: Connection) -> dict[tuple[str, str], str | None]:
+    """Return `(type, name) -> SQL` of everything that this database has."""
+    rows = connection.exec_driver_sql("SELECT type, name, sql FROM sqlite_master").all()
+    return {(row[0], row[1]): row[2] for row in rows}
 
 
 def bulk_insert(connection: Connection, table: Table, rows: Sequence[Sequence[object]]) -> None:

@@ -1,0 +1,75 @@
+"""Write a log as a folder that any C2SP tlog verifier reads.
+
+    OUT/log.vkey              the public key, for convenience: an auditor uses the copy that came another way
+    OUT/tlog/checkpoint       the signed head
+    OUT/tlog/tile/L/N[.p/W]   hashes
+    OUT/tlog/tile/entries/N   leaves
+
+Promise: the folder appears whole or not at all, and shows one consistent state while appending goes on.  It copies what
+is stored; whether that is sound is the verifier's business.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from sqlalchemy import Connection, select
+
+from audit.checkpoint import Checkpoint, LogVerifier, open_checkpoint
+from audit.errors import AuditCorrupt, LogExists
+from audit.schema import leaf_table, node_table
+from audit.store import newest_checkpoint, open_engine, snapshot
+from audit.tiles import CHECKPOINT_NAME, TILE_HEIGHT, TILE_WIDTH, Tile, encode_bundle, tiles_of
+
+LOG_FOLDER = "tlog"
+VKEY_NAME = "log.vkey"
+
+
+def export_log(path: Path, folder: Path, verifier: LogVerifier) -> Checkpoint:
+    """Write the log at `path` into a new `folder`; return the checkpoint that it shows."""
+    if folder.exists():
+        raise LogExists(folder)
+    draft = folder.with_name(f".{folder.name}.{os.getpid()}.new")
+    draft.mkdir(mode=0o700, parents=True)
+    engine = open_engine(path, read_only=True)
+    try:
+        with snapshot(engine) as connection:
+            _, _, note = newest_checkpoint(connection)
+            checkpoint = open_checkpoint(note, [verifier])
+            for tile in tiles_of(checkpoint.size):
+                _write(draft / LOG_FOLDER / tile.path, _content(connection, tile))
+    finally:
+        engine.dispose()
+    _write(draft / LOG_FOLDER / CHECKPOINT_NAME, note.encode())
+    _write(draft / VKEY_NAME, (verifier.vkey + "\n").encode())
+    draft.rename(folder)
+    return checkpoint
+
+
+def _content(connection: Connection, tile: Tile) -> bytes:
+    items = list(_items(connection, tile))
+    if len(items) != tile.width:
+        raise AuditCorrupt(None, f"{tile.path} needs {tile.width} rows, {len(items)} are stored")
+    return encode_bundle(items) if tile.level is None else b"".join(items)
+
+
+def _items(connection: Connection, tile: Tile) -> Iterator[bytes]:
+    first = tile.index * TILE_WIDTH
+    last = first + tile.width - 1
+    if not tile.level:
+        column = leaf_table.c.leaf_bytes if tile.level is None else leaf_table.c.leaf_hash
+        query = select(column).where(leaf_table.c.idx.between(first, last)).order_by(leaf_table.c.idx)
+    else:
+        on_level = (node_table.c.level == tile.level * TILE_HEIGHT, node_table.c.idx.between(first, last))
+        query = select(node_table.c.hash).where(*on_level).order_by(node_table.c.idx)
+    yield from connection.execute(query).scalars()
+
+
+def _write(path: Path, content: bytes) -> None:
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with path.open("xb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())

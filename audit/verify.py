@@ -1,0 +1,48 @@
+"""Verify a log from its bytes: a database, or an exported folder.
+
+Nothing stored is believed: every leaf hash, column, node, tile and root is computed again and compared; only a
+signature by a given key is evidence.  What a log alone cannot show - that its tail was cut, or that all of it was
+replaced by someone with the key - shows against checkpoints kept elsewhere: pass every one you have as `known_notes`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from audit.checkpoint import LogVerifier
+from audit.errors import LogMissing
+from audit.pairing import Pairing
+from audit.report import Report
+from audit.verify_pack import verify_pack
+from audit.verify_store import verify_store
+
+DEFAULT_CLOCK_LIMIT_US = 5_000_000
+
+
+def verify_log(
+    path: Path,
+    verifiers: Sequence[LogVerifier],
+    pairing: Pairing | None,
+    *,
+    known_notes: Sequence[str] = (),
+    clock_limit_us: int = DEFAULT_CLOCK_LIMIT_US,
+) -> Report:
+    """Return every contradiction in the log at `path`.
+
+    Args:
+        path: the database file, or the folder that `export_log` made.
+        verifiers: the log's public keys, old ones included.
+        pairing: which kinds open and end a subject; None checks no states.
+        known_notes: signed checkpoints from elsewhere; the log must extend each of them.
+        clock_limit_us: the writer's limit for clock steps.
+
+    Raises:
+        ProofRefused: a known note is not signed by any of the keys.
+        LogMissing: there is nothing at `path`.
+    """
+    if path.is_dir():
+        return verify_pack(path, verifiers, pairing, known_notes=known_notes, clock_limit_us=clock_limit_us)
+    if path.is_file():
+        return verify_store(path, verifiers, pairing, known_notes=known_notes, clock_limit_us=clock_limit_us)
+    raise LogMissing(path)
