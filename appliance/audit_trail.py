@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from appliance.identity.principal import Principal
 from audit.event import Event, JsonValue, Receipt
+from audit.pairing import Pairing
 
 if TYPE_CHECKING:
     from audit.content import SubjectKeyring
@@ -42,8 +43,19 @@ class Kind(StrEnum):
     REQUEST_REFUSED = "request:refused"
 
 
-OPENING = Kind.REQUEST_ADMITTED
-TERMINALS = frozenset({Kind.REQUEST_COMPLETED, Kind.REQUEST_FAILED, Kind.REQUEST_CANCELLED, Kind.REQUEST_ABANDONED})
+PAIRING = Pairing(
+    opening=Kind.REQUEST_ADMITTED.value,
+    terminals=frozenset(
+        kind.value
+        for kind in (
+            Kind.REQUEST_COMPLETED,
+            Kind.REQUEST_FAILED,
+            Kind.REQUEST_CANCELLED,
+            Kind.REQUEST_ABANDONED,
+        )
+    ),
+)
+"""The law of two records: what was admitted ends exactly once."""
 SYSTEM = Principal(id="system", kind="Service", tenant="", roles=(), clearance=0, key_id="")
 """The appliance itself as an actor."""
 

@@ -123,21 +123,21 @@ class _EngineCollector(Collector):
     def collect(self) -> Iterable[Metric]:
         """Give one family per series."""
         stats = self._stats()
+        core = stats.core
         gauges = (
-            ("vllm:num_requests_running", "Sequences in the running batch.", stats.num_running),
-            ("vllm:num_requests_waiting", "Sequences waiting.", stats.num_waiting),
-            ("vllm:kv_cache_usage_perc", "KV pages in use, 0 to 1.", stats.kv_usage),
-            ("cloister_kv_waste_perc", "Unused slots in the pages of live sequences, 0 to 1.", stats.kv_waste),
+            ("vllm:num_requests_running", "Sequences in the running batch.", core.num_running if core else 0),
+            ("vllm:num_requests_waiting", "Sequences waiting.", core.num_waiting if core else 0),
+            ("vllm:kv_cache_usage_perc", "KV pages in use, 0 to 1.", core.kv_usage_perc if core else 0.0),
+            ("cloister_kv_waste_ratio", "Unused slots in the pages of live sequences, 0 to 1.", core.kv_waste_perc if core else 0.0),
             ("cloister_engine_restarts", "Restarts of the engine process.", stats.restarts),
         )
         counters = (
-            ("vllm:prompt_tokens", "Prompt tokens computed or taken from the cache.", stats.prompt_tokens),
-            ("vllm:prompt_tokens_cached", "Prompt tokens taken from the cache.", stats.prefix_cache_hit_tokens),
-            ("vllm:generation_tokens", "Tokens generated.", stats.generation_tokens),
-            ("vllm:prefix_cache_queries", "Tokens looked up in the prefix cache.", stats.prefix_cache_query_tokens),
-            ("vllm:prefix_cache_hits", "Tokens found in the prefix cache.", stats.prefix_cache_hit_tokens),
+            ("vllm:prompt_tokens", "Prompt tokens computed or taken from the cache.", stats.num_prompt_tokens),
+            ("vllm:prompt_tokens_cached", "Prompt tokens taken from the cache.", stats.num_cached_tokens),
+            ("vllm:generation_tokens", "Tokens generated.", stats.num_output_tokens),
+            ("vllm:prefix_cache_queries", "Tokens looked up in the prefix cache.", stats.num_prompt_tokens),
+            ("vllm:prefix_cache_hits", "Tokens found in the prefix cache.", stats.num_cached_tokens),
             ("vllm:num_preemptions", "Preemptions.", stats.num_preemptions),
-            ("vllm:prompt_tokens_recomputed", "Tokens computed again after preemption.", stats.recomputed_tokens),
             ("cloister_engine_steps", "Engine steps.", stats.num_steps),
         )
         for name, text, value in gauges:

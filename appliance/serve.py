@@ -27,7 +27,7 @@ from appliance.prompting import PromptPlan, SeedSource, plan_prompts, prompt_com
 from appliance.records import Timing, admitted_facts, refused_facts, terminal_facts
 from appliance.running import GenerationStream, Running
 from appliance.served_model import ServedModel
-from audit.errors import AuditError
+from audit.errors import AuditError, AuditQueueFull, AuditRefused
 from audit.event import JsonValue, Receipt
 from engine.request import GenerationRequest
 from engine.service import EngineStopped, QueueFull
@@ -95,7 +95,7 @@ class Walk:
             plan = plan_prompts(request, self.model, allow.obligations, self._draw_seed)
             admission = await self._record_admission(asking, request, allow, plan)
         except AuditError as failure:
-            raise self._log_failed() from failure
+            raise self._not_recorded(failure) from failure
         return await self._start(Running(asking, request, admission, plan, self.model, allow, started_ns))
 
     def require_model(self, name: str) -> None:
@@ -114,7 +114,7 @@ class Walk:
                 Kind.REQUEST_REFUSED, asking.principal, asking.request_id, refused_facts(asking, refusal)
             )
         except AuditError as failure:
-            raise self._log_failed() from failure
+            raise self._not_recorded(failure) from failure
 
     async def drain(self, deadline_s: float) -> None:
         """Wait for running requests; at the deadline cancel what is left, and wait for its records."""
@@ -214,8 +214,8 @@ class Walk:
         try:
             kind, outcome, error = _conclude(running)
             receipt = await self._record_terminal(running, kind, outcome, error.code if error else None)
-        except AuditError:
-            running.close(self._log_failed())
+        except AuditError as failure:
+            running.close(self._not_recorded(failure))
         else:
             running.close(recorded(error) if error else Finished(running.finishes(), running.usage(), receipt))
 
@@ -263,9 +263,14 @@ class Walk:
             self._door.shut(LOG_OBSTACLE)
             raise
 
-    def _log_failed(self) -> ApplianceError:
+    def _not_recorded(self, failure: AuditError) -> ApplianceError:
+        """Say why there is no answer.  Marked as recorded, because nothing more can be recorded."""
+        if isinstance(failure, AuditQueueFull):
+            return recorded(Overloaded("too many records are waiting; try again", code="log_busy", retry_after_s=1))
+        if isinstance(failure, AuditRefused):
+            LOG.error("record_refused", reason=failure.what)
+            return recorded(GenerationFailed("this request cannot be recorded", code="record_refused"))
         self._door.shut(LOG_OBSTACLE)
-        # Marked as recorded because nothing more can be recorded.
         return recorded(
             Unavailable(
                 "the request could not be recorded, so it is not answered; the operator must repair the log",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,13 +11,13 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from appliance.api.call import Call
 from appliance.api.route_spec import RouteSpec
 from appliance.audit_trail import Kind
-from appliance.errors import BadRequest, NotFound
+from appliance.errors import BadRequest
 from audit.event import JsonValue
-from audit.leaf import decode_leaf
-from audit.reader import EntryFilter, StoredEntry
+from audit.reader import Entry, EntryFilter
 
 MAX_PAGE = 1000
-FILTERS = ("kind", "actor", "tenant", "subject", "decision", "route", "outcome", "model_root")
+MAX_DIGITS = 19
+FILTERS = ("kind", "actor", "role", "tenant", "subject", "decision", "route", "outcome", "model_root", "label")
 
 
 async def list_entries(call: Call) -> Response:
@@ -29,15 +30,15 @@ async def list_entries(call: Call) -> Response:
     after = _integer(query, "after", -1, 0, 2**62) if "after" in query else None
     wanted = {name: query[name] for name in FILTERS if name in query}
     await _record_read(call, {"what": "entries", "filters": wanted, "limit": limit, "after": after, "order": order})
-    entries = await call.appliance.read_log(
-        lambda reader: reader.entries(EntryFilter(**wanted), after=after, limit=limit, descending=order == "desc")
+    page = await call.appliance.read_log(
+        lambda reader: reader.entries(EntryFilter(**wanted), after=after, limit=limit, newest=order == "desc")
     )
     return JSONResponse(
         {
             "object": "list",
-            "data": [entry_body(entry) for entry in entries],
-            "has_more": len(entries) == limit,
-            "next_after": entries[-1].index if entries else None,
+            "data": [entry_body(entry) for entry in page.entries],
+            "has_more": page.next_after is not None,
+            "next_after": page.next_after,
         }
     )
 
@@ -48,8 +49,6 @@ async def show_entry(call: Call) -> Response:
     index = _index(call)
     await _record_read(call, {"what": "entry", "index": index})
     entry = await call.appliance.read_log(lambda reader: reader.entry(index))
-    if entry is None:
-        raise NotFound(f"the log has no entry {index}", code="entry_not_found", param="index")
     return JSONResponse(entry_body(entry))
 
 
@@ -59,8 +58,6 @@ async def prove_entry(call: Call) -> Response:
     index = _index(call)
     await _record_read(call, {"what": "proof", "index": index})
     proof = await call.appliance.read_log(lambda reader: reader.proof(index))
-    if proof is None:
-        raise NotFound(f"the log has no entry {index}", code="entry_not_found", param="index")
     return PlainTextResponse(proof.to_text())
 
 
@@ -68,16 +65,17 @@ async def show_checkpoint(call: Call) -> Response:
     """`GET /audit/checkpoint`: the newest signed head, in signed-note form."""
     _query(call, set())
     await _record_read(call, {"what": "checkpoint"})
-    return PlainTextResponse(await call.appliance.read_log(lambda reader: reader.checkpoint_note()))
+    signed = await call.appliance.read_log(lambda reader: reader.head())
+    return PlainTextResponse(signed.note)
 
 
-def entry_body(entry: StoredEntry) -> dict[str, Any]:
+def entry_body(entry: Entry) -> dict[str, Any]:
     """Give one entry as the API shows it: the leaf's own bytes as text, their hash, and the same decoded."""
     return {
         "index": entry.index,
-        "leaf_hash": entry.leaf_hash,
+        "leaf_hash": entry.leaf_hash.hex(),
         "leaf": entry.leaf_bytes.decode(),
-        "entry": decode_leaf(entry.leaf_bytes),
+        "entry": json.loads(entry.leaf_bytes),
     }
 
 
@@ -101,7 +99,7 @@ def _integer(query: Mapping[str, str], name: str, default: int, least: int, most
     text = query.get(name)
     if text is None:
         return default
-    if not (text.isascii() and text.isdigit() and len(text) < 20 and least <= int(text) <= most):
+    if not (text.isascii() and text.isdigit() and len(text) <= MAX_DIGITS and least <= int(text) <= most):
         raise BadRequest(f"{name} is a whole number from {least} to {most}", code="bad_value", param=name)
     return int(text)
 

@@ -65,7 +65,7 @@ class Doorkeeper:
             Unauthenticated: none, a wrong one or more than one; the answer never says which of the wrong ones.
         """
         clock = self._trail.clock
-        outcome = self._authenticator.authenticate(headers, query_string, now_s=clock.utc_us() // 1_000_000)
+        outcome = self._authenticator.authenticate(headers, query_string, clock.utc_us())
         if not isinstance(outcome, AuthFailure):
             return outcome.principal
         suppressed = self._budget.take(clock.monotonic_ns() / 1e9)
@@ -73,7 +73,7 @@ class Doorkeeper:
             facts = {
                 "code": outcome.code,
                 "handler": handler,
-                "key_id": outcome.key_id or "",
+                "key_id": outcome.key_id,
                 "num_suppressed": suppressed,
                 "outcome": "refused",
                 "reason": outcome.reason,

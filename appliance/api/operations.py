@@ -37,9 +37,9 @@ async def list_keys(call: Call) -> Response:
                     "tenant": row.tenant,
                     "roles": list(row.roles),
                     "clearance": row.clearance,
-                    "not_before": row.not_before,
-                    "expires_at": row.expires_at,
-                    "revoked_at": row.revoked_at,
+                    "not_before": rfc3339(row.not_before_us),
+                    "expires_at": rfc3339(row.expires_at_us),
+                    "revoked_at": None if row.revoked_at_us is None else rfc3339(row.revoked_at_us),
                     "last_used_day": row.last_used_day,
                 }
                 for row in rows
@@ -57,9 +57,14 @@ async def revoke_key(call: Call) -> Response:
     await call.appliance.trail.append(
         Kind.KEY_REVOKED, call.principal, row.id, {"source": call.source, "owner": row.owner}
     )
-    revoked_at = call.appliance.trail.clock.utc_us() // 1_000_000
-    call.appliance.keys.revoke(row.id, revoked_at)
-    return JSONResponse({"id": row.id, "revoked_at": dt.datetime.fromtimestamp(revoked_at, tz=dt.UTC).isoformat()})
+    revoked_at_us = call.appliance.trail.clock.utc_us()
+    call.appliance.keys.revoke(row.id, revoked_at_us)
+    return JSONResponse({"id": row.id, "revoked_at": rfc3339(revoked_at_us)})
+
+
+def rfc3339(at_us: int) -> str:
+    """Give a time in microseconds as people and machines read it."""
+    return dt.datetime.fromtimestamp(at_us / 1e6, tz=dt.UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
 async def show_openapi(call: Call) -> Response:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import structlog
@@ -21,7 +21,6 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import compile_path
 from starlette.types import Message, Receive, Scope, Send
 
-from appliance.admission import Obstacle
 from appliance.api.call import Call
 from appliance.api.error_bodies import error_response
 from appliance.api.health import livez, readyz
@@ -35,9 +34,10 @@ from appliance.errors import (
     Unavailable,
 )
 from appliance.gate import Asking
+from appliance.identity.errors import KeyStoreError
 from appliance.serve import LOG_OBSTACLE
-from audit.errors import AuditError
-from policies.cedar import ACTIONS
+from audit.errors import AuditError, EntryNotFound
+from policies.actions import ACTIONS
 from policies.decision import TargetFacts
 
 if TYPE_CHECKING:
@@ -132,15 +132,25 @@ class Perimeter:
             if request.url.path in OPEN_ROUTES and request.method == "GET":
                 return OPEN_ROUTES[request.url.path](self._appliance)
             return await self._answer_call(request, request_id, handler)
-        except ApplianceError as refusal:
-            return error_response(refusal)
-        except AuditError:
-            self._appliance.door.shut(LOG_OBSTACLE)
-            return error_response(Unavailable("the log cannot be written", code=LOG_OBSTACLE.code))
         except Exception as fault:  # noqa: BLE001 - one call's fault is this call's alone
-            # The class only: a message or traceback could carry a piece of the prompt.
-            LOG.error("request_broke", request_id=request_id, error=type(fault).__name__)  # noqa: TRY400
-            return error_response(GenerationFailed("the appliance failed on this request", code="internal_error"))
+            return error_response(self._refusal(fault, request_id))
+
+    def _refusal(self, fault: Exception, request_id: str) -> ApplianceError:
+        """Say in the caller's terms what went wrong."""
+        match fault:
+            case ApplianceError():
+                return fault
+            case EntryNotFound():
+                return NotFound(f"{fault.what}; see GET /audit/entries", code="entry_not_found")
+            case AuditError():
+                self._appliance.door.shut(LOG_OBSTACLE)
+                return Unavailable("the log cannot be written or read", code=LOG_OBSTACLE.code)
+            case KeyStoreError():
+                LOG.error("key_store_failed", error=str(fault))
+                return Unavailable("keys cannot be checked now", code="key_store_unavailable")
+        # The class only: a message or traceback could carry a piece of the prompt.
+        LOG.error("request_broke", request_id=request_id, error=type(fault).__name__)
+        return GenerationFailed("the appliance failed on this request", code="internal_error")
 
     async def _answer_call(self, request: Request, request_id: str, handler: str) -> Response:
         source = request.client.host if request.client else ""
@@ -165,7 +175,7 @@ class Perimeter:
             raise
 
     def _target(self, route: RouteSpec) -> TargetFacts:
-        kind = ACTIONS[route.action].target_kind
+        kind = ACTIONS[route.action].target
         return self._appliance.model.target if kind == "Model" else TargetFacts(kind, "local")
 
     def _check_host(self, request: Request) -> None:

@@ -1,0 +1,149 @@
+"""`cloister audit`: read through the running appliance, recorded; export and verify from files, trusting nothing."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from appliance.audit_trail import PAIRING
+from appliance.cli.client import ApplianceClient
+from appliance.cli.refusals import INTEGRITY, exits_cleanly, leave
+from appliance.settings import read_settings
+from appliance.state.layout import StateLayout
+from audit.checkpoint import LogVerifier
+from audit.export import VKEY_NAME, export_log
+from audit.proof import EntryProof
+from audit.report import Report
+from audit.verify import verify_log
+
+app = typer.Typer(help="Read, prove, export and verify the log.", no_args_is_help=True)
+SHOWN_FINDINGS = 20
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Index = Annotated[int, typer.Argument(metavar="INDEX", min=0, help="Index of the entry.")]
+
+
+@app.command()
+@exits_cleanly
+def tail(
+    count: Annotated[int, typer.Option("--count", "-n", min=1, max=1000, help="How many entries.")] = 20,
+    *,
+    as_json: Json = False,
+) -> None:
+    """Show the newest entries, oldest of them first."""
+    rows = ApplianceClient("auditor").get("/audit/entries", limit=count, order="desc").json()["data"]
+    for row in reversed(rows):
+        print(json.dumps(row["entry"]) if as_json else entry_line(row["entry"]))
+
+
+@app.command()
+@exits_cleanly
+def show(index: Index, *, as_json: Json = False) -> None:
+    """Show one entry, decoded."""
+    row = ApplianceClient("auditor").get(f"/audit/entries/{index}").json()
+    print(json.dumps(row) if as_json else json.dumps(row["entry"], indent=2, sort_keys=True))
+
+
+@app.command()
+@exits_cleanly
+def prove(
+    index: Index,
+    out: Annotated[Path | None, typer.Option("--out", help="Write the proof to this file.")] = None,
+    vkey: Annotated[
+        Path | None, typer.Option("--vkey", help="The log's public key; default: the state folder's.")
+    ] = None,
+) -> None:
+    """Fetch one entry's inclusion proof and check it here, with the log's public key alone."""
+    client = ApplianceClient("auditor")
+    verifier = read_vkey(vkey or client.layout.log_vkey)
+    leaf_bytes = client.get(f"/audit/entries/{index}").json()["leaf"].encode()
+    text = client.get(f"/audit/entries/{index}/proof").text
+    checkpoint = EntryProof.from_text(text).verify(leaf_bytes, [verifier])
+    if out is not None:
+        out.write_text(text)
+    print(f"entry {index} is in the tree of {checkpoint.size} entries signed by {verifier.name}")
+    print(f"root {checkpoint.root.hex()}" + (f"; proof written to {out}" if out else ""))
+
+
+@app.command()
+@exits_cleanly
+def export(folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="A folder that does not exist yet.")]) -> None:
+    """Write the log of the state folder as C2SP tlog-tiles with its public key."""
+    layout = StateLayout(read_settings().state_dir.resolve())
+    checkpoint = export_log(layout.audit_db, folder, read_vkey(layout.log_vkey))
+    print(f"{checkpoint.size} entries in {folder}; verify by: cloister audit verify {folder}")
+
+
+@app.command()
+@exits_cleanly
+def verify(
+    path: Annotated[Path | None, typer.Argument(metavar="[PATH]", help="An exported folder or a log file.")] = None,
+    vkey: Annotated[Path | None, typer.Option("--vkey", help="The log's public key, kept by you.")] = None,
+    checkpoint: Annotated[
+        list[Path] | None, typer.Option("--checkpoint", help="A checkpoint that you kept; may be given again.")
+    ] = None,
+    *,
+    as_json: Json = False,
+) -> None:
+    """Check every leaf, node, head and request from bytes alone; name each place that is wrong."""
+    layout = StateLayout(read_settings().state_dir.resolve())
+    source = path or layout.audit_db
+    key_file = vkey or (source / VKEY_NAME if source.is_dir() else layout.log_vkey)
+    known_notes = [file.read_text() for file in checkpoint or ()]
+    report = verify_log(source, [read_vkey(key_file)], PAIRING, known_notes=known_notes)
+    print(json.dumps(_report_json(report), indent=2) if as_json else report_text(report))
+    if vkey is None and not as_json:
+        print(f"note: the key came from {key_file}; an auditor uses a copy that came another way (--vkey)")
+    if not report.ok:
+        leave("the log does not verify", INTEGRITY)
+
+
+def read_vkey(path: Path) -> LogVerifier:
+    """Read a log's public key in vkey form."""
+    if not path.is_file():
+        leave(f"there is no public key at {path}; name one by --vkey", 2)
+    return LogVerifier.from_vkey(path.read_text().strip())
+
+
+def entry_line(entry: dict[str, Any]) -> str:
+    """Give one entry as one line for a terminal."""
+    at = dt.datetime.fromtimestamp(entry["ts_us"] / 1e6, tz=dt.UTC).isoformat(timespec="milliseconds")
+    facts = entry["facts"]
+    about = " ".join(f"{name}={facts[name]}" for name in ("route", "outcome", "code", "reason") if facts.get(name))
+    return f"{entry['index']:>7}  {at}  {entry['kind']:<20} {entry['actor']:<14} {entry['subject'][:44]:<44} {about}"
+
+
+def report_text(report: Report) -> str:
+    """Give a verdict for a terminal."""
+    lines = [
+        f"{report.source}: {report.num_leaves} entries, signed head of {report.head_size}, root {report.head_root}"
+    ]
+    lines += [f"  {finding}" for finding in report.findings[:SHOWN_FINDINGS]]
+    hidden = len(report.findings) - SHOWN_FINDINGS + report.findings_left_out
+    if hidden > 0:
+        lines.append(f"  and {hidden} more")
+    lines += [f"  still running, or abandoned by a crash: {subject} ({i})" for subject, i in report.unfinished[:5]]
+    lines += [f"  note: {note}" for note in report.notes]
+    lines.append("VERIFIED: nothing contradicts anything" if report.ok else "NOT VERIFIED")
+    return "\n".join(lines)
+
+
+def _report_json(report: Report) -> dict[str, Any]:
+    return {
+        "source": report.source,
+        "verified": report.ok,
+        "num_leaves": report.num_leaves,
+        "head_size": report.head_size,
+        "head_root": report.head_root,
+        "findings": [
+            {"place": found.place.value, "index": found.index, "where": found.where, "what": found.what}
+            for found in report.findings
+        ],
+        "findings_left_out": report.findings_left_out,
+        "unfinished": [{"subject": subject, "index": index} for subject, index in report.unfinished],
+        "notes": list(report.notes),
+    }
