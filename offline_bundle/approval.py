@@ -44,6 +44,7 @@ class ApprovalTerms:
     tenants: tuple[str, ...]
     expires_at: str
     evaluation_sha256: str
+    """Empty when no evaluation was presented."""
 
     def __post_init__(self) -> None:
         fault = _fault(self)
@@ -153,7 +154,7 @@ def _fault(terms: ApprovalTerms) -> str:
     rules = (
         (MODEL_NAME.fullmatch(terms.name), f"{terms.name!a} is no name for a model"),
         (is_sha256(terms.root), "its root is not a SHA-256"),
-        (is_sha256(terms.evaluation_sha256), "its evaluation digest is not a SHA-256"),
+        (not terms.evaluation_sha256 or is_sha256(terms.evaluation_sha256), "its evaluation digest is not a SHA-256"),
         (terms.seq >= 1, f"its seq is {terms.seq}, the first is 1"),
         (0 <= terms.max_label <= MAX_LABEL, f"its highest label is {terms.max_label}, labels are 0 to {MAX_LABEL}"),
         (terms.tenants == tuple(sorted(set(terms.tenants))), "its tenants are not sorted or one stands twice"),

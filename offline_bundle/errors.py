@@ -1,6 +1,6 @@
 """Every way this package says no, split by who must act.
 
-    BundleError                     carries what to do next
+    TrustError                      carries what to do next
     ├── KeyRefused                  the key holder: a key file is malformed, of a wrong kind, or open to others
     ├── FolderRefused               the import officer: a file of the folder cannot be signed or trusted
     ├── EvidenceRefused             the import officer: a signed document does not prove what it must
@@ -16,7 +16,7 @@ Malformed input always ends here, never as a leaked `ValueError`.
 from __future__ import annotations
 
 
-class BundleError(Exception):
+class TrustError(Exception):
     """Root of the tree; carries what to do next."""
 
     def __init__(self, message: str, *, hint: str) -> None:
@@ -25,11 +25,11 @@ class BundleError(Exception):
         self.hint = hint
 
 
-class KeyRefused(BundleError):
+class KeyRefused(TrustError):
     """A key cannot be used as it is."""
 
 
-class FolderRefused(BundleError):
+class FolderRefused(TrustError):
     """A folder holds something that no manifest may list; `file` is its name inside, empty for the folder itself."""
 
     def __init__(self, file: str, reason: str, *, hint: str) -> None:
@@ -38,7 +38,7 @@ class FolderRefused(BundleError):
         self.reason = reason
 
 
-class EvidenceRefused(BundleError):
+class EvidenceRefused(TrustError):
     """A signed document proves nothing; `document` names what it was meant to be."""
 
     def __init__(self, document: str, reason: str, *, hint: str) -> None:
@@ -79,7 +79,7 @@ class Expired(EvidenceRefused):
         self.now = now
 
 
-class TrustRootRefused(BundleError):
+class TrustRootRefused(TrustError):
     """A trust root is not the pinned one or does not follow from its predecessor; `version` is the one it claims."""
 
     def __init__(self, reason: str, *, hint: str, version: int = 0) -> None:

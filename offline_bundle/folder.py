@@ -71,13 +71,24 @@ def hash_folder(folder: Path, *, skip: frozenset[str] = frozenset(), num_threads
         return MappingProxyType(dict(zip(names, digests, strict=True)))
 
 
+def hash_file(folder: Path, name: str) -> str:
+    """The SHA-256 of one file, hexadecimal."""
+    _check_name(name)
+    with _open_root(folder) as root:
+        return _hash(root, name)
+
+
 def read_file(folder: Path, name: str, *, max_bytes: int) -> bytes:
     """The bytes of one file, read once; more than `max_bytes` is refused."""
+    _check_name(name)
+    with _open_root(folder) as root:
+        return b"".join(_chunks(root, name, max_bytes=max_bytes))
+
+
+def _check_name(name: str) -> None:
     fault = name_fault(name)
     if fault:
         raise FolderRefused(name, fault, hint="names come from a signed manifest only")
-    with _open_root(folder) as root:
-        return b"".join(_chunks(root, name, max_bytes=max_bytes))
 
 
 def _list(root: int) -> tuple[str, ...]:

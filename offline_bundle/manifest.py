@@ -40,6 +40,7 @@ class Approval:
     expires_at: str
     """RFC 3339 UTC."""
     evaluation_sha256: str
+    """Of the evaluation's result; empty when none was presented."""
     approvers: tuple[str, ...]
     """Key ids of the distinct approvers whose signatures were checked."""
     origin: str = ""

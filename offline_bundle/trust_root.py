@@ -18,7 +18,7 @@ from types import MappingProxyType
 from typing import Literal, TypeAlias
 
 from offline_bundle.dsse import Envelope, parse_envelope, sign_envelope, trusted_signers
-from offline_bundle.errors import BundleError, DocumentRefused, ThresholdNotMet, TrustRootRefused
+from offline_bundle.errors import DocumentRefused, ThresholdNotMet, TrustError, TrustRootRefused
 from offline_bundle.keys import Signer, VerifyingKey
 from offline_bundle.statement import check_not_expired, is_sha256, parse_canonical, parse_time
 from offline_bundle.strict_json import Fields, Json, canonical
@@ -203,7 +203,7 @@ def _read_keys(entries: Mapping[str, Json]) -> dict[str, VerifyingKey]:
             raise _refused(f"the key {key_id[:16]!a} is not a text")
         try:
             key = VerifyingKey.from_pem(pem.encode())
-        except BundleError as error:
+        except TrustError as error:
             raise _refused(f"the key {key_id[:16]!a}: {error.message}") from error
         if key.key_id != key_id or key.pem != pem:
             raise _refused(f"the key {key_id[:16]!a} has the id {key.key_id[:16]}")
@@ -219,6 +219,8 @@ def _read_role(role: Role, fields: Fields, keys: Mapping[str, VerifyingKey]) -> 
     least = _LEAST_THRESHOLD.get(role, 1)
     if threshold < least or (key_ids and threshold > len(key_ids)):
         raise _refused(f"role {role} has {len(key_ids)} keys and threshold {threshold}; at least {least} must agree")
+    if role is Role.MODEL_SIGNER and threshold != 1:
+        raise _refused(f"role {role} has threshold {threshold}, but a model signature holds one signature")
     if role is Role.ROOT and not key_ids:
         raise _refused("nobody has the role root, so nothing could ever follow it")
     return RoleKeys(tuple(keys[key_id] for key_id in key_ids), threshold)
