@@ -342,7 +342,7 @@ def _stored_leaves(connection: Connection) -> Iterator[_Row]:
 
 def _stored_checkpoints(connection: Connection) -> Iterator[tuple[int, bytes, str]]:
     query = select(checkpoint_table).order_by(checkpoint_table.c.size).execution_options(yield_per=_ROWS_PER_FETCH)
-    yield from connection.execute(query).tuples()
+    yield from connection.execute(query)
 
 
 def _or_none(lookup: NodeLookup, level: int, index: int) -> bytes | None:

@@ -80,7 +80,7 @@ def test_a_witness_cannot_speak_for_the_log() -> None:
         "\n1\nERERERERERERERERERERERERERERERERERERERERERE=\n",
         "o\n1\nERERERERERERERERERERERERERERERERERERERERERE=\nextension\n",
         "o\n99999999999999999999\nERERERERERERERERERERERERERERERERERERERERERE=\n",
-        "o\n١\nERERERERERERERERERERERERERERERERERERERERERE=\n",
+        "o\n\u0661\nERERERERERERERERERERERERERERERERERERERERERE=\n",
     ],
 )
 def test_a_malformed_checkpoint_is_refused(text: str) -> None:

@@ -59,9 +59,11 @@ class Tree:
         self.nodes |= {(node.level, node.index): node.digest for node in completed}
 
     def read(self, level: int, index: int) -> bytes:
+        """Serve as a node reader."""
         return self.nodes[level, index]
 
     def root(self, size: int) -> bytes:
+        """Return the root of a prefix, by definition."""
         return naive_root(self.hashes[:size])
 
 

@@ -19,6 +19,7 @@ NODES = {(0, row[0]): row[3] for row in PLAN.leaf_rows} | {(row[0], row[1]): row
 
 
 def proof_of(index: int, extra: bytes | None = None) -> EntryProof:
+    """Make the proof of one leaf."""
     path = inclusion_proof(lambda level, number: NODES[level, number], index, len(LEAVES))
     return EntryProof(index, tuple(path), PLAN.checkpoint_row[2], extra)
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sqlite3
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -35,6 +37,12 @@ def make_event(number: int, kind: str = "request:admitted", subject: str | None 
         subject=f"req-{number}" if subject is None else subject,
         facts={"route": "/v1/chat/completions", "decision": "allow", "model_root": "ab" * 32, "seed": number, **facts},
     )
+
+
+def event_now(number: int, kind: str = "request:admitted", subject: str | None = None) -> Event:
+    """Return an event that happens now, as a live writer demands."""
+    event = make_event(number, kind, subject)
+    return dataclasses.replace(event, ts_us=time.time_ns() // 1_000, monotonic_ns=time.monotonic_ns())
 
 
 def request_events(num_requests: int) -> list[Event]:
