@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Discriminator, FailFast, Field, Tag
+from pydantic import Discriminator, Field, Tag
 from starlette.responses import Response
 
 from appliance.api.answering import answer
@@ -33,12 +33,12 @@ def prompt_kind(value: object) -> str:
     return "tokens" if isinstance(first, int) else "texts"
 
 
-TokenIds = Annotated[list[TokenId], Field(min_length=1), FailFast()]
+TokenIds = Annotated[list[TokenId], Field(min_length=1, fail_fast=True)]
 PromptField = Annotated[
     Annotated[str, Tag("text")]
-    | Annotated[list[str], Field(min_length=1, max_length=MAX_PROMPTS), FailFast(), Tag("texts")]
+    | Annotated[list[str], Field(min_length=1, max_length=MAX_PROMPTS, fail_fast=True), Tag("texts")]
     | Annotated[TokenIds, Tag("tokens")]
-    | Annotated[list[TokenIds], Field(min_length=1, max_length=MAX_PROMPTS), FailFast(), Tag("token_lists")],
+    | Annotated[list[TokenIds], Field(min_length=1, max_length=MAX_PROMPTS, fail_fast=True), Tag("token_lists")],
     Discriminator(prompt_kind),
 ]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Annotated, Any, TypeVar
 
-from pydantic import FailFast, Field
+from pydantic import Field
 from starlette.responses import Response
 
 from appliance.api.body import read_wire
@@ -37,7 +37,7 @@ class DetokenizeRequest(WireModel):
     """The body."""
 
     model: ModelName | None = None
-    tokens: Annotated[list[TokenId], FailFast()]
+    tokens: Annotated[list[TokenId], Field(fail_fast=True)]
 
 
 async def tokenize(call: Call) -> Response:

@@ -115,7 +115,7 @@ def _drops_first_space(decoder: Sequence[Mapping[str, Any]]) -> bool:
     last = decoder[-1]
     if last["type"] == "Strip":
         return int(last.get("start", 0)) > 0
-    return last["type"] == "Metaspace" and last.get("prepend_scheme", "always") != "never"
+    return bool(last["type"] == "Metaspace" and last.get("prepend_scheme", "always") != "never")
 
 
 def _byte_level_alphabet() -> dict[str, int]:
