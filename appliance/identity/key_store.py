@@ -122,7 +122,8 @@ class KeyStore:
                 path=path,
                 hint="choose another state folder, or free the path",
             ) from None
-        store = cls(path, _engine(path))
+        with _our_errors(path):
+            store = cls(path, _engine(path))
         with store._guarded():
             store._connection.exec_driver_sql("PRAGMA journal_mode=WAL")
             _METADATA.create_all(store._connection)
@@ -139,7 +140,8 @@ class KeyStore:
             KeyStoreError: it is missing, exposed to other accounts, corrupt, or cannot be used.
         """
         _check_file(path)
-        store = cls(path, _engine(path))
+        with _our_errors(path):
+            store = cls(path, _engine(path))
         try:
             with store._guarded():
                 store._check_content()
@@ -213,19 +215,12 @@ class KeyStore:
     @contextmanager
     def _guarded(self) -> Iterator[None]:
         """The lock, and our errors for the library's."""
-        with self._lock:
+        with self._lock, _our_errors(self._path):
             try:
                 yield
-            except sa.exc.IntegrityError as failure:
-                raise KeyStoreUnusable(
-                    f"refused the record ({failure.orig})", path=self._path, hint="mint a new key"
-                ) from None
-            except sa.exc.OperationalError as failure:
-                raise KeyStoreUnusable(
-                    str(failure.orig), path=self._path, hint="check disk space, permissions and other users of the file"
-                ) from None
-            except sa.exc.DatabaseError as failure:
-                raise _corrupt(self._path, str(failure.orig)) from None
+            except BaseException:
+                self._seen_version = None  # a write that failed may still have happened: look again
+                raise
 
     def _refresh(self) -> None:
         """Read the rows again if another connection committed since the last look."""
@@ -254,6 +249,20 @@ class KeyStore:
         damage = pragma("PRAGMA quick_check(1)").scalar_one()
         if damage != "ok":
             raise _corrupt(self._path, str(damage))
+
+
+@contextmanager
+def _our_errors(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except sa.exc.IntegrityError as failure:
+        raise KeyStoreUnusable(f"refused the record ({failure.orig})", path=path, hint="mint a new key") from None
+    except sa.exc.OperationalError as failure:
+        raise KeyStoreUnusable(
+            str(failure.orig), path=path, hint="check disk space, permissions and other users of the file"
+        ) from None
+    except sa.exc.DatabaseError as failure:
+        raise _corrupt(path, str(failure.orig)) from None
 
 
 def _engine(path: Path) -> sa.Engine:
