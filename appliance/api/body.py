@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import math
+from collections import Counter
 from typing import Any, TypeVar
 
 from pydantic import ValidationError
@@ -89,7 +90,7 @@ def parse_json(body: bytes) -> Any:  # noqa: ANN401 - parsed JSON
             f"the body is not JSON at line {failure.lineno}, column {failure.colno}", code="invalid_json"
         ) from None
     except _Repeated as failure:
-        raise BadRequest("a key stands twice in one object", code="duplicate_key", param=str(failure)) from None
+        raise BadRequest("a key stands twice in one object", code="duplicate_key", param=shown(str(failure))) from None
     except _NotFinite:
         raise BadRequest("NaN, Infinity and numbers beyond a double are not JSON", code="invalid_number") from None
     except RecursionError:
@@ -111,8 +112,8 @@ def validate(model: type[W], value: object) -> W:
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     value = dict(pairs)
     if len(value) < len(pairs):
-        seen: set[str] = set()
-        raise _Repeated(shown(next(key for key, _ in pairs if key in seen or seen.add(key))))  # type: ignore[func-returns-value]
+        counts = Counter(key for key, _ in pairs)
+        raise _Repeated(next(key for key, count in counts.items() if count > 1))
     return value
 
 
@@ -132,15 +133,18 @@ def _check_values(value: Any) -> None:  # noqa: ANN401 - parsed JSON
     level = [value]
     for _ in range(MAX_DEPTH + 1):
         below: list[Any] = []
+        num_containers = 0
         for item in level:
             if isinstance(item, str):
                 _check_text(item)
             elif isinstance(item, dict):
+                num_containers += 1
                 below.extend(item)
                 below.extend(item.values())
             elif isinstance(item, list):
+                num_containers += 1
                 below.extend(item)
-        if not below:
+        if num_containers == 0:
             return
         level = below
     raise _too_deep()

@@ -7,11 +7,11 @@ the walk's.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import AfterValidator, Discriminator, Field, Tag
 
-from appliance.api.wire import Label, WireModel, refuse
+from appliance.api.wire import Label, OnlyFalse, WireModel, refuse
 from appliance.errors import BadRequest
 from appliance.inference import Sampling
 
@@ -49,7 +49,8 @@ class StreamOptions(WireModel):
     """`stream_options`."""
 
     include_usage: bool | None = None
-    include_obfuscation: Annotated[Literal[False] | None, Field(description="Padding is not made here.")] = None
+    include_obfuscation: OnlyFalse | None = None
+    """Padding is not made here."""
 
 
 class GenerationFields(WireModel):

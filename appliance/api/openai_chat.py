@@ -16,7 +16,7 @@ from appliance.api.call import Call
 from appliance.api.generation_fields import MAX_TOKENS, MAX_TOP_LOGPROBS, GenerationFields
 from appliance.api.openai_chat_answer import ChatAnswer
 from appliance.api.route_spec import RouteSpec
-from appliance.api.wire import Label, Unsupported, WireModel
+from appliance.api.wire import Label, OnlyFalse, Unsupported, WireModel
 from appliance.errors import BadRequest
 from appliance.inference import Conversation, InferenceRequest, Message
 
@@ -86,7 +86,7 @@ class ChatCompletionRequest(GenerationFields):
     safety_identifier: Label | None = None
     prompt_cache_key: Label | None = None
     # Taken only where they ask for what is done anyway.
-    store: Literal[False] | None = None
+    store: OnlyFalse | None = None
     service_tier: Literal["auto", "default"] | None = None
     modalities: Annotated[list[Literal["text"]], Field(min_length=1, max_length=1)] | None = None
     tool_choice: Literal["none"] | None = None

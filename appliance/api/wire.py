@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
 UNSUPPORTED = "unsupported_parameter"
@@ -29,6 +29,15 @@ def refuse(message: str) -> PydanticCustomError:
     """Give the error for a value that is well-formed and cannot be honoured; the message follows the field's name."""
     return PydanticCustomError("refused_value", "{message}", {"message": message})
 
+
+def _only_false(value: bool) -> bool:
+    if value:
+        raise refuse("can only be false here")
+    return value
+
+
+OnlyFalse = Annotated[bool, AfterValidator(_only_false), Field(json_schema_extra={"const": False})]
+"""`Literal[False]` would take 0 as well."""
 
 Unsupported = Annotated[None, BeforeValidator(_only_null)]
 """A field of OpenAI's that is accepted only as null, which means absent."""
