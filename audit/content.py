@@ -249,6 +249,6 @@ def _open(path: Path) -> Engine:
                 raise SettingRefused(f"SQLite's {name}", expected, found)
         return connection
 
-    engine = create_engine("sqlite://", creator=connect, poolclass=StaticPool)
+    engine = create_engine("sqlite://", creator=connect, hide_parameters=True, poolclass=StaticPool)
     event.listen(engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN IMMEDIATE"))
     return engine

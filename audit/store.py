@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 from urllib.parse import quote
 
@@ -93,9 +94,9 @@ def open_engine(path: Path, *, read_only: bool, owner_only: bool = True) -> Engi
         return connection
 
     if read_only:
-        engine = create_engine("sqlite://", creator=connect, poolclass=QueuePool, pool_size=4, max_overflow=12)
+        engine = create_engine("sqlite://", creator=connect, hide_parameters=True, poolclass=QueuePool, max_overflow=12)
     else:
-        engine = create_engine("sqlite://", creator=connect, poolclass=StaticPool)
+        engine = create_engine("sqlite://", creator=connect, hide_parameters=True, poolclass=StaticPool)
     event.listen(engine, "begin", _begin_deferred if read_only else _begin_immediate)
     return engine
 
@@ -115,14 +116,15 @@ def apply_migrations(connection: Connection) -> None:
     command.upgrade(config, SCHEMA_REVISION)
 
 
-def expected_schema() -> dict[tuple[str, str], str | None]:
+@lru_cache(maxsize=1)
+def expected_schema() -> Mapping[tuple[str, str], str | None]:
     """Return `(type, name) -> SQL` of everything that the migrations make."""
     engine = create_engine("sqlite://", poolclass=StaticPool)
     with engine.begin() as connection:
         apply_migrations(connection)
         expected = stored_schema(connection)
     engine.dispose()
-    return expected
+    return MappingProxyType(expected)
 
 
 def stored_schema(connection: Connection) -> dict[tuple[str, str], str | None]:

@@ -13,10 +13,12 @@ where, and the walk goes on from the stored right edge if that one has the signe
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
+from typing import cast
 
 from sqlalchemy import Connection, func, or_, select
 from sqlalchemy.exc import DatabaseError, NoResultFound
@@ -55,6 +57,7 @@ def verify_store(
         engine = open_engine(path, read_only=True, owner_only=False)
         try:
             with snapshot(engine) as connection:
+                _read_any_text(connection)
                 walk.run(connection)
         finally:
             engine.dispose()
@@ -343,6 +346,12 @@ def _stored_leaves(connection: Connection) -> Iterator[_Row]:
 def _stored_checkpoints(connection: Connection) -> Iterator[tuple[int, bytes, str]]:
     query = select(checkpoint_table).order_by(checkpoint_table.c.size).execution_options(yield_per=_ROWS_PER_FETCH)
     yield from connection.execute(query)
+
+
+def _read_any_text(connection: Connection) -> None:
+    """Let altered text that is no longer UTF-8 arrive, to be named as a finding at its place."""
+    raw = cast("sqlite3.Connection", connection.connection.dbapi_connection)
+    raw.text_factory = lambda data: data.decode(errors="surrogateescape")
 
 
 def _or_none(lookup: NodeLookup, level: int, index: int) -> bytes | None:

@@ -26,6 +26,7 @@ from threading import Thread
 from typing import Self
 
 from sqlalchemy import Connection, Engine
+from sqlalchemy.exc import DBAPIError
 
 from audit.batch import BatchPlan, plan_batch
 from audit.checkpoint import Checkpoint, LogSigner, LogVerifier
@@ -197,6 +198,8 @@ class AuditWriter:
             self._state = WriterState.CLOSED
         except AuditHalted as error:
             self._halt(error, waiters)
+        except DBAPIError as error:
+            self._halt(AuditHalted(f"the database failed: {error.orig}"), waiters)  # without statement and parameters
         except BaseException as error:  # noqa: BLE001 - whatever it was, nothing may be recorded after it
             self._halt(AuditHalted(f"{type(error).__name__}: {error}"), waiters)
         finally:

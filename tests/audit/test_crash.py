@@ -1,0 +1,69 @@
+"""kill -9 under load: what was acknowledged is in the log, and the log is whole."""
+
+from __future__ import annotations
+
+import os
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from audit_log_builder import PAIRING, SIGNER, event_now
+
+from audit.reader import AuditReader
+from audit.verify import verify_log
+from audit.writer import AuditWriter, WriterConfig
+
+ROUNDS = int(os.environ.get("CLOISTER_CRASH_ROUNDS", "10"))
+MAX_RECEIPTS_PER_ROUND = 400
+
+
+def start_child(repository: Path, *arguments: str) -> subprocess.Popen[str]:
+    """Start the appending process with the same guards as this one."""
+    support = repository / "tests" / "support"
+    path = os.pathsep.join([str(repository), str(support), os.environ.get("PYTHONPATH", "")])
+    command = [sys.executable, str(support / "audit_crash_child.py"), *arguments]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": path})
+
+
+def assert_recorded(path: Path, receipts: list[str]) -> int:
+    """Every acknowledged receipt is in a log that verifies; return the log's size."""
+    report = verify_log(path, [SIGNER.verifier], PAIRING)
+    assert report.findings == ()
+    with AuditReader(path) as reader:
+        for receipt in receipts:
+            index, leaf_hash, subject = receipt.split()
+            entry = reader.entry(int(index))
+            assert (entry.leaf_hash.hex(), entry.leaf.event.subject) == (leaf_hash, subject)
+    return report.num_leaves
+
+
+def test_killed_at_any_point_the_log_holds_every_receipt_it_gave(repository: Path, log_path: Path) -> None:
+    """Round after round on one log: kill, reopen, verify, go on."""
+    draw = random.Random(20261124)
+    receipts: list[str] = []
+    for number in range(ROUNDS):
+        child = start_child(repository, str(log_path), f"round-{number}")
+        assert child.stdout is not None
+        receipts += [child.stdout.readline() for _ in range(draw.randrange(1, MAX_RECEIPTS_PER_ROUND))]
+        child.kill()
+        said, _ = child.communicate()
+        receipts += said.splitlines()[:-1]  # the last line may have been cut short
+        size = assert_recorded(log_path, receipts)
+        writer = AuditWriter.open(WriterConfig(log_path, "node-1", "boot-1", min_free_bytes=0), [SIGNER])
+        assert writer.submit(event_now(0, "log:reopened", f"after-{number}")).result().index == size
+        writer.close()
+    assert len(receipts) > ROUNDS
+
+
+@pytest.mark.parametrize("limit_bytes", [300_000, 1_000_000])
+def test_a_full_disk_halts_the_log_and_loses_nothing(repository: Path, log_path: Path, limit_bytes: int) -> None:
+    """Writes begin to fail in the middle of a load: no receipt without a leaf, and the reason is said."""
+    child = start_child(repository, str(log_path), "full", str(limit_bytes))
+    said, _ = child.communicate()
+    *receipts, last = said.splitlines()
+    assert child.returncode == 0
+    assert last.startswith("halted: the database failed: ")
+    assert len(receipts) > 10
+    assert_recorded(log_path, receipts)
