@@ -66,20 +66,30 @@ def verify_approvals(
     root: str,
     now: datetime,
 ) -> Approval:
-    """Return what at least `threshold` distinct approvers allow for the model with this root.
+    """Return what at least `threshold` distinct approvers allow, now, for the model with this root.
 
     Raises:
         EvidenceRefused: malformed, badly signed, by too few, about another model, or expired.
     """
-    opened = open_by_threshold(envelopes, _DOCUMENT, IN_TOTO, trusted_keys, threshold)
-    terms = _decode(opened.payload)
-    if terms.root != root:
+    approval = open_approvals(envelopes, trusted_keys=trusted_keys, threshold=threshold)
+    if approval.root != root:
         raise DocumentRefused(
             _DOCUMENT,
-            f"it approves the root {terms.root[:16]}, this model has {root[:16]}",
+            f"it approves the root {approval.root[:16]}, this model has {root[:16]}",
             hint="have this very model approved, or restore the approved one",
         )
-    check_not_expired(terms.expires_at, _DOCUMENT, now)
+    check_not_expired(approval.expires_at, _DOCUMENT, now)
+    return approval
+
+
+def open_approvals(envelopes: Sequence[bytes], *, trusted_keys: Iterable[VerifyingKey], threshold: int) -> Approval:
+    """Return what enough approvers signed, whichever model it is about and whether or not it still holds.
+
+    Raises:
+        EvidenceRefused: malformed, badly signed, or by too few.
+    """
+    opened = open_by_threshold(envelopes, _DOCUMENT, IN_TOTO, trusted_keys, threshold)
+    terms = _decode(opened.payload)
     return Approval(
         name=terms.name,
         version=terms.version,

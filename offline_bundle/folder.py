@@ -85,6 +85,20 @@ def read_file(folder: Path, name: str, *, max_bytes: int) -> bytes:
         return b"".join(_chunks(root, name, max_bytes=max_bytes))
 
 
+def copy_file(folder: Path, name: str, target: Path) -> str:
+    """Copy one file into a new file (mode 0600, flushed) and return the SHA-256 of the bytes that were copied."""
+    _check_name(name)
+    digest = hashlib.sha256()
+    flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC
+    with _open_root(folder) as root, os.fdopen(os.open(target, flags, 0o600), "wb") as copy:
+        for chunk in _chunks(root, name):
+            digest.update(chunk)
+            copy.write(chunk)
+        copy.flush()
+        os.fsync(copy.fileno())
+    return digest.hexdigest()
+
+
 def _check_name(name: str) -> None:
     fault = name_fault(name)
     if fault:

@@ -6,6 +6,8 @@ sha256sum` prints, and the `hint` of an OpenSSF model signature.
 
 from __future__ import annotations
 
+import secrets
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
@@ -27,6 +29,8 @@ from cryptography.hazmat.primitives.serialization import (
 from offline_bundle.errors import KeyRefused
 
 _HASHES: dict[str, type[hashes.HashAlgorithm]] = {"secp256r1": hashes.SHA256, "secp384r1": hashes.SHA384}
+_P256_ORDER = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
+_SCALAR_BYTES = 48
 _CURVE_HINT = "make an ECDSA key on P-256 or P-384"
 
 
@@ -112,9 +116,10 @@ class SigningKey:
         return cls.from_pem(pem, password)
 
     @classmethod
-    def generate(cls, curve: ec.EllipticCurve | None = None) -> Self:
-        """Make a new key from the operating system's randomness; P-256 unless told otherwise."""
-        return cls(ec.generate_private_key(curve or ec.SECP256R1()))
+    def generate(cls, random_bytes: Callable[[int], bytes] = secrets.token_bytes) -> Self:
+        """Make a new P-256 key; 16 bytes more than the order has keep the choice even."""
+        number = int.from_bytes(random_bytes(_SCALAR_BYTES))
+        return cls(ec.derive_private_key(number % (_P256_ORDER - 1) + 1, ec.SECP256R1()))
 
     @property
     def verifying_key(self) -> VerifyingKey:

@@ -78,21 +78,26 @@ def model_root(digests: Iterable[str]) -> str:
 
 def sign_model(folder: Path, signer: Signer) -> bytes:
     """Hash a folder and return the content of its `model.sig`; writes nothing."""
-    digests = hash_folder(folder, skip=frozenset({SIGNATURE_NAME}))
-    for name in digests:
-        if name.split("/")[0] in GIT_NAMES:
+    return sign_digests(folder.resolve().name, hash_folder(folder, skip=frozenset({SIGNATURE_NAME})), signer)
+
+
+def sign_digests(name: str, digests: Mapping[str, str], signer: Signer) -> bytes:
+    """The content of `model.sig` over digests that the caller took from the files.
+
+    Args:
+        name: of the model, informative only; the released tool writes the folder's name.
+        digests: file name -> SHA-256.
+        signer: who signs.
+    """
+    for file in digests:
+        if file.split("/")[0] in GIT_NAMES:
             raise FolderRefused(
-                name,
+                file,
                 "the released model_signing tool never looks at it, so a signature over it could not be exchanged",
                 hint="remove it: a model needs no file of Git",
             )
     if not digests:
-        raise FolderRefused("", f"{folder} holds no file", hint="is it the right folder?")
-    return sign_digests(folder.resolve().name, digests, signer)
-
-
-def sign_digests(name: str, digests: Mapping[str, str], signer: Signer) -> bytes:
-    """The content of `model.sig` over digests that the caller took from the files."""
+        raise FolderRefused("", "the folder holds no file", hint="is it the right folder?")
     ordered = sorted(digests, key=_component_order)
     statement: dict[str, Json] = {
         "_type": STATEMENT_TYPE,

@@ -95,6 +95,11 @@ def sign_trust_root(
     return sign_envelope(PAYLOAD_TYPE, payload, signers)
 
 
+def unsafe_fingerprint(raw: bytes) -> str:
+    """The fingerprint that a root file has if its signatures hold; for its maker, and for eyes to compare."""
+    return sha256(parse_envelope(raw, _DOCUMENT).payload).hexdigest()
+
+
 def open_root_chain(raws: Sequence[bytes], pinned_fingerprint: str, now: datetime) -> TrustRoot:
     """Walk from the pinned root to the newest.
 
