@@ -47,6 +47,10 @@ class ChoiceText:
         """All text that has left."""
         return "".join(self._parts)
 
+    def has_ended(self) -> bool:
+        """Whether no text will leave any more."""
+        return self.finish is not None
+
     @property
     def failed(self) -> bool:
         """Whether the engine gave this choice up."""
@@ -54,7 +58,7 @@ class ChoiceText:
 
     def take(self, event: StepEvent) -> TextDelta | None:
         """Take one step's event in; give the text that may leave now, if any."""
-        assert self.finish is None, f"choice {self.index} has ended with {self.finish}"
+        assert not self.has_ended(), f"choice {self.index} has ended with {self.finish}"
         if event.num_cached_tokens is not None:
             self.num_cached_tokens = event.num_cached_tokens
         if event.queue_time_s is not None:
@@ -69,7 +73,7 @@ class ChoiceText:
             text = self._decoder.push(token_id)
             self._hold(text, event.logprobs[position] if self._logprobs else None)
             released += self._match(text)
-            if self.finish is not None:
+            if self.has_ended():
                 return self._delta(released)
         if event.finish is not None:
             released += self._close(event.finish, event.stop_token_id)

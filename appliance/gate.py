@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from appliance.audit_trail import AuditTrail, Kind
 from appliance.errors import Forbidden, recorded
 from appliance.identity.principal import Principal
+from appliance.metrics import ServingMetrics
 from audit.event import JsonValue
 from policies.cedar import PolicyEngine
 from policies.decision import Allow, Deny, Facts, FactValue, SubjectFacts, TargetFacts
@@ -33,9 +34,12 @@ class PolicyGate:
     The engine behind it is one reference; replacing it swaps policy for new questions while old answers stand.
     """
 
-    def __init__(self, engine: PolicyEngine, trail: AuditTrail, *, development_trust: bool) -> None:
+    def __init__(
+        self, engine: PolicyEngine, trail: AuditTrail, metrics: ServingMetrics, *, development_trust: bool
+    ) -> None:
         self._engine = engine
         self._trail = trail
+        self._metrics = metrics
         self._development_trust = development_trust
 
     async def authorize(
@@ -47,6 +51,8 @@ class PolicyGate:
             Forbidden: denied; the denial is durable in the log by then.
         """
         decision = self._engine.decide(self._facts(asking, action, target, context or {}))
+        effect = "allow" if isinstance(decision, Allow) else "deny"
+        self._metrics.policy_decisions.labels(action, effect).inc()
         if isinstance(decision, Allow):
             return decision
         await self._trail.append(

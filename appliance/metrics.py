@@ -75,6 +75,7 @@ class ServingMetrics:
         self.policy_decisions = Counter(
             "cloister_policy_decisions", "Answers of policy.", ("action", "effect"), registry=self.registry
         )
+        self.tree_size = Gauge("cloister_audit_tree_size", "Size of the newest signed tree.", registry=self.registry)
         self.admitting = Gauge("cloister_admitting", "1 while requests are admitted.", registry=self.registry)
 
     def watch_engine(self, stats: Callable[[], EngineStats]) -> None:
@@ -128,7 +129,11 @@ class _EngineCollector(Collector):
             ("vllm:num_requests_running", "Sequences in the running batch.", core.num_running if core else 0),
             ("vllm:num_requests_waiting", "Sequences waiting.", core.num_waiting if core else 0),
             ("vllm:kv_cache_usage_perc", "KV pages in use, 0 to 1.", core.kv_usage_perc if core else 0.0),
-            ("cloister_kv_waste_ratio", "Unused slots in the pages of live sequences, 0 to 1.", core.kv_waste_perc if core else 0.0),
+            (
+                "cloister_kv_waste_ratio",
+                "Unused slots in the pages of live sequences, 0 to 1.",
+                core.kv_waste_perc if core else 0.0,
+            ),
             ("cloister_engine_restarts", "Restarts of the engine process.", stats.restarts),
         )
         counters = (

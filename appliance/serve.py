@@ -95,7 +95,7 @@ class Walk:
             plan = plan_prompts(request, self.model, allow.obligations, self._draw_seed)
             admission = await self._record_admission(asking, request, allow, plan)
         except AuditError as failure:
-            raise self._not_recorded(failure) from failure
+            raise self.not_recorded(failure) from failure
         return await self._start(Running(asking, request, admission, plan, self.model, allow, started_ns))
 
     def require_model(self, name: str) -> None:
@@ -114,7 +114,7 @@ class Walk:
                 Kind.REQUEST_REFUSED, asking.principal, asking.request_id, refused_facts(asking, refusal)
             )
         except AuditError as failure:
-            raise self._not_recorded(failure) from failure
+            raise self.not_recorded(failure) from failure
 
     async def drain(self, deadline_s: float) -> None:
         """Wait for running requests; at the deadline cancel what is left, and wait for its records."""
@@ -215,7 +215,7 @@ class Walk:
             kind, outcome, error = _conclude(running)
             receipt = await self._record_terminal(running, kind, outcome, error.code if error else None)
         except AuditError as failure:
-            running.close(self._not_recorded(failure))
+            running.close(self.not_recorded(failure))
         else:
             running.close(recorded(error) if error else Finished(running.finishes(), running.usage(), receipt))
 
@@ -227,14 +227,14 @@ class Walk:
     async def _pump(self, running: Running, index: int) -> None:
         choice, stream = running.choices[index], running.streams[index]
         async for event in stream:
-            if choice.finish is not None:
+            if choice.has_ended():
                 continue  # a stop string ended it; what the engine made meanwhile is nobody's
             if event.token_ids:
                 running.note_tokens(self._trail.clock.monotonic_ns(), len(event.token_ids), self._metrics)
             delta = choice.take(event)
             if delta is not None:
                 running.give(delta)
-            if choice.finish is not None and event.finish is None:
+            if choice.has_ended() and event.finish is None:
                 stream.cancel()
             if choice.error is not None:
                 running.cancel()
@@ -263,7 +263,7 @@ class Walk:
             self._door.shut(LOG_OBSTACLE)
             raise
 
-    def _not_recorded(self, failure: AuditError) -> ApplianceError:
+    def not_recorded(self, failure: AuditError) -> ApplianceError:
         """Say why there is no answer.  Marked as recorded, because nothing more can be recorded."""
         if isinstance(failure, AuditQueueFull):
             return recorded(Overloaded("too many records are waiting; try again", code="log_busy", retry_after_s=1))

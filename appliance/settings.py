@@ -24,33 +24,43 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid")
 
-    host: str = Field("127.0.0.1", description="Address to listen on; loopback only until TLS is configured.")
-    port: int = Field(8600, ge=1, le=65535, description="TCP port of the API.")
-    state_dir: Path = Field(Path("var"), description="Folder of keys, log, policy and models; mode 0700.")
+    host: str = Field(default="127.0.0.1", description="Address to listen on; loopback only until TLS is configured.")
+    port: int = Field(default=8600, ge=1, le=65535, description="TCP port of the API.")
+    state_dir: Path = Field(default=Path("var"), description="Folder of keys, log, policy and models; mode 0700.")
     starter_dir: Path = Field(
-        Path(__file__).resolve().parents[1] / "models" / "starter" / "weights",
+        default=Path(__file__).resolve().parents[1] / "models" / "starter" / "weights",
         description="Unsigned starter model that development trust signs and serves as `starter`.",
     )
-    model: str = Field("starter", description="Name of the approved model to serve.")
+    model: str = Field(default="starter", description="Name of the approved model to serve.")
     allowed_hosts: tuple[str, ...] = Field(
-        ("localhost", "127.0.0.1", "[::1]"),
+        default=("localhost", "127.0.0.1", "[::1]"),
         description="Host headers that are answered (a guard against DNS rebinding).",
     )
-    dtype: Literal["float32", "bfloat16", "float16"] = Field("float32", description="Arithmetic of the engine.")
-    engine_threads: int = Field(0, ge=0, le=1024, description="CPU threads of the engine; 0: one per core.")
-    kv_memory_bytes: int = Field(256 * 2**20, ge=2**20, description="Memory for the KV cache.")
-    page_size: int = Field(16, ge=1, le=256, description="Tokens per KV page.")
-    max_num_batched_tokens: int = Field(512, ge=16, le=65536, description="Token budget of one engine step.")
-    max_num_sequences: int = Field(64, ge=1, le=4096, description="Sequences that run at once.")
-    max_queue_len: int = Field(256, ge=1, le=65536, description="Sequences that may wait; one more gets 429.")
-    max_body_bytes: int = Field(2 * 2**20, ge=1024, description="Largest request body.")
-    max_header_bytes: int = Field(32 * 2**10, ge=4096, description="Largest request head.")
-    body_deadline_s: float = Field(20.0, gt=0, description="A client must send its whole request within this time.")
-    write_deadline_s: float = Field(30.0, gt=0, description="A client must take each part of the answer in this time.")
-    drain_deadline_s: float = Field(20.0, ge=0, description="At stop, running requests may finish within this time.")
-    stall_limit_s: float = Field(60.0, gt=0, description="With work at hand, a step must finish within this time.")
-    min_free_bytes: int = Field(128 * 2**20, ge=0, description="Below this much free disk nothing is admitted.")
-    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Level of the operator's log.")
+    dtype: Literal["float32", "bfloat16", "float16"] = Field(default="float32", description="Arithmetic of the engine.")
+    engine_threads: int = Field(default=0, ge=0, le=1024, description="CPU threads of the engine; 0: one per core.")
+    kv_memory_bytes: int = Field(default=256 * 2**20, ge=2**20, description="Memory for the KV cache.")
+    page_size: int = Field(default=16, ge=1, le=256, description="Tokens per KV page.")
+    max_num_batched_tokens: int = Field(default=512, ge=16, le=65536, description="Token budget of one engine step.")
+    max_num_sequences: int = Field(default=64, ge=1, le=4096, description="Sequences that run at once.")
+    max_queue_len: int = Field(default=256, ge=1, le=65536, description="Sequences that may wait; one more gets 429.")
+    max_body_bytes: int = Field(default=2 * 2**20, ge=1024, description="Largest request body.")
+    max_header_bytes: int = Field(default=32 * 2**10, ge=4096, description="Largest request head.")
+    body_deadline_s: float = Field(
+        default=20.0, gt=0, description="A client must send its whole request within this time."
+    )
+    write_deadline_s: float = Field(
+        default=30.0, gt=0, description="A client must take each part of the answer in this time."
+    )
+    drain_deadline_s: float = Field(
+        default=20.0, ge=0, description="At stop, running requests may finish within this time."
+    )
+    stall_limit_s: float = Field(
+        default=60.0, gt=0, description="With work at hand, a step must finish within this time."
+    )
+    min_free_bytes: int = Field(default=128 * 2**20, ge=0, description="Below this much free disk nothing is admitted.")
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        default="info", description="Level of the operator's log."
+    )
 
     @field_validator("host")
     @classmethod

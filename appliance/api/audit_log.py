@@ -30,8 +30,20 @@ async def list_entries(call: Call) -> Response:
     after = _integer(query, "after", -1, 0, 2**62) if "after" in query else None
     wanted = {name: query[name] for name in FILTERS if name in query}
     await _record_read(call, {"what": "entries", "filters": wanted, "limit": limit, "after": after, "order": order})
+    conditions = EntryFilter(
+        kind=query.get("kind"),
+        actor=query.get("actor"),
+        role=query.get("role"),
+        tenant=query.get("tenant"),
+        subject=query.get("subject"),
+        decision=query.get("decision"),
+        route=query.get("route"),
+        outcome=query.get("outcome"),
+        model_root=query.get("model_root"),
+        label=query.get("label"),
+    )
     page = await call.appliance.read_log(
-        lambda reader: reader.entries(EntryFilter(**wanted), after=after, limit=limit, newest=order == "desc")
+        lambda reader: reader.entries(conditions, after=after, limit=limit, newest=order == "desc")
     )
     return JSONResponse(
         {

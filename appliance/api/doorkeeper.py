@@ -13,6 +13,7 @@ from appliance.audit_trail import SYSTEM, AuditTrail, Kind
 from appliance.errors import Unauthenticated, recorded
 from appliance.identity.authenticate import Authenticator, AuthFailure
 from appliance.identity.principal import Principal
+from audit.event import JsonValue
 
 REFUSALS_PER_S = 5.0
 REFUSALS_AT_ONCE = 20.0
@@ -70,7 +71,7 @@ class Doorkeeper:
             return outcome.principal
         suppressed = self._budget.take(clock.monotonic_ns() / 1e9)
         if suppressed is not None:
-            facts = {
+            facts: dict[str, JsonValue] = {
                 "code": outcome.code,
                 "handler": handler,
                 "key_id": outcome.key_id,

@@ -35,7 +35,6 @@ from appliance.errors import (
 )
 from appliance.gate import Asking
 from appliance.identity.errors import KeyStoreError
-from appliance.serve import LOG_OBSTACLE
 from audit.errors import AuditError, EntryNotFound
 from policies.actions import ACTIONS
 from policies.decision import TargetFacts
@@ -143,8 +142,7 @@ class Perimeter:
             case EntryNotFound():
                 return NotFound(f"{fault.what}; see GET /audit/entries", code="entry_not_found")
             case AuditError():
-                self._appliance.door.shut(LOG_OBSTACLE)
-                return Unavailable("the log cannot be written or read", code=LOG_OBSTACLE.code)
+                return self._appliance.walk.not_recorded(fault)
             case KeyStoreError():
                 LOG.error("key_store_failed", error=str(fault))
                 return Unavailable("keys cannot be checked now", code="key_store_unavailable")
