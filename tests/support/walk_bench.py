@@ -1,0 +1,188 @@
+"""A walk with a real log, real policy and a scripted engine that refuses any prompt whose admission is not durable.
+
+`FaultySink` stands between walk and writer and makes the k-th append fail, in both ways a commit can fail: nothing was
+persisted, or it was and nobody was told.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from fake_walk import served_model
+
+from appliance.admission import AdmissionDoor
+from appliance.audit_trail import PAIRING, AuditTrail, Clock
+from appliance.gate import Asking, PolicyGate
+from appliance.identity.principal import Principal
+from appliance.inference import InferenceRequest, PlainText, Sampling
+from appliance.metrics import ServingMetrics
+from appliance.serve import Walk
+from audit.checkpoint import LogSigner
+from audit.content import SubjectKeyring
+from audit.errors import AuditHalted
+from audit.event import Event, Receipt
+from audit.reader import AuditReader, EntryFilter
+from audit.report import Report
+from audit.store import create_log
+from audit.verify import verify_log
+from audit.writer import AuditWriter, WriterConfig
+from engine.request import GenerationRequest, StepEvent
+from engine.service import QueueFull
+from policies.bundle import load_bundle, read_source_bundle
+
+DEVELOPER = Principal("dana", "User", "plant-1", ("developer",), 2, "key1")
+AUDITOR = Principal("avery", "User", "plant-1", ("auditor",), 2, "key2")
+SIGNER = LogSigner.from_seed("test.log/walk", bytes(range(32)))
+Fault = Literal["not_persisted", "persisted"]
+
+
+@dataclass
+class ScriptedStream:
+    """Tokens of one request, one event each; it ends by itself, or as cancelled when told to."""
+
+    request: GenerationRequest
+    token_ids: list[int]
+    gate: asyncio.Event | None
+    """Waited for before the second token, so that a test can act in the middle of an answer."""
+    error: str | None = None
+    cancelled: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def cancel(self) -> None:
+        """End it at the next event."""
+        self.cancelled.set()
+
+    async def __aiter__(self) -> AsyncIterator[StepEvent]:
+        """Give one event per token."""
+        name = self.request.request_id
+        for position, token_id in enumerate(self.token_ids):
+            if position == 1 and self.gate is not None:
+                waits = [asyncio.ensure_future(self.gate.wait()), asyncio.ensure_future(self.cancelled.wait())]
+                await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+                for wait in waits:
+                    wait.cancel()
+            if self.cancelled.is_set():
+                yield StepEvent(name, finish="cancelled")
+                return
+            if position == 1 and self.error is not None:
+                yield StepEvent(name, finish="error", error=self.error)
+                return
+            first = {"num_cached_tokens": 0, "queue_time_s": 0.0} if position == 0 else {}
+            yield StepEvent(name, token_ids=(token_id,), **first)
+        yield StepEvent(name, finish="length")
+
+
+class ScriptedEngine:
+    """Enforces the first sentence of the house: no durable admission, no prompt."""
+
+    def __init__(self, reader: AuditReader, token_ids: list[int]) -> None:
+        self._reader = reader
+        self._token_ids = token_ids
+        self.gate: asyncio.Event | None = None
+        self.error: str | None = None
+        self.full_at: int | None = None
+        """The submission that finds the queue full."""
+        self.streams: list[ScriptedStream] = []
+
+    def submit(self, request: GenerationRequest) -> ScriptedStream:
+        """Take a request whose admission can be read back from disk."""
+        subject = request.request_id.rsplit("/", 1)[0]
+        admitted = self._reader.entries(EntryFilter(kind=PAIRING.opening, subject=subject)).entries
+        assert len(admitted) == 1, f"the engine got {subject} with {len(admitted)} durable admissions"
+        if self.full_at == len(self.streams):
+            raise QueueFull(1)
+        self.streams.append(ScriptedStream(request, self._token_ids, self.gate, self.error))
+        return self.streams[-1]
+
+
+class FaultySink:
+    """Passes events to the writer until its turn comes."""
+
+    def __init__(self, writer: AuditWriter, fail_at: int | None, fault: Fault) -> None:
+        self._writer = writer
+        self._fail_at = fail_at
+        self._fault = fault
+        self.num_appends = 0
+
+    async def append(self, event: Event) -> Receipt:
+        """Append, or fail as told; after a failure everything fails, as a halted writer does."""
+        self.num_appends += 1
+        turn = self._fail_at is not None and self.num_appends - 1 - self._fail_at
+        if turn is False or turn < 0:
+            return await self._writer.append(event)
+        if turn == 0 and self._fault == "persisted":
+            await self._writer.append(event)
+        raise AuditHalted("the disk failed")
+
+
+class WalkBench:
+    """One walk in a folder of its own."""
+
+    def __init__(self, folder: Path, *, fail_at: int | None = None, fault: Fault = "not_persisted") -> None:
+        self.path = folder / "audit.db"
+        create_log(self.path, [SIGNER])
+        self._writer = AuditWriter.open(WriterConfig(self.path, "node", "boot", min_free_bytes=0), [SIGNER])
+        self._keyring = SubjectKeyring.create(folder / "subjects.db", bytes(32))
+        self.reader = AuditReader(self.path)
+        self.sink = FaultySink(self._writer, fail_at, fault)
+        self.trail = AuditTrail(self.sink, self._keyring, Clock(), trust="development")
+        self.door = AdmissionDoor()
+        model = served_model()
+        one_by_one = [token_id for letter in "hello" for token_id in model.tokenizer.encode(letter)]
+        self.engine = ScriptedEngine(self.reader, one_by_one)
+        self.metrics = ServingMetrics("starter")
+        policy = load_bundle(read_source_bundle())
+        self.walk = Walk(
+            model=model,
+            engine=self.engine,
+            gate=PolicyGate(policy, self.trail, self.metrics, development_trust=True),
+            trail=self.trail,
+            door=self.door,
+            metrics=self.metrics,
+            cache_secret=bytes(32),
+            draw_seed=lambda: 7,
+        )
+
+    def asking(self, request_id: str, principal: Principal = DEVELOPER) -> Asking:
+        """Ask as somebody."""
+        return Asking(principal, request_id, "/v1/completions", "127.0.0.1")
+
+    def kinds(self, subject: str) -> list[str]:
+        """Kinds recorded for a subject, as they are on disk."""
+        page = self.reader.entries(EntryFilter(subject=subject))
+        return [entry.leaf.event.kind for entry in page.entries]
+
+    def verify(self) -> Report:
+        """Verify the log from its bytes."""
+        return verify_log(self.path, [SIGNER.verifier], PAIRING)
+
+    def close(self) -> None:
+        """Let everything go."""
+        self.reader.close()
+        self._keyring.close()
+        self._writer.close()
+
+
+def completion(prompt: str = "Once", **changes) -> InferenceRequest:
+    """Give a small request."""
+    sampling = {"max_tokens": 5, **changes.pop("sampling", {})}
+    return InferenceRequest(
+        "/v1/completions", "starter", (PlainText(prompt),), sampling=Sampling(**sampling), **changes
+    )
+
+
+async def collect(running) -> tuple[list, Exception | None]:
+    """Read an answer to its end: what was given, and the error that ended it, if one did."""
+    given: list = []
+    try:
+        async for answer in running.answers():
+            given.append(answer)  # noqa: PERF401 - what came before an error counts
+    except Exception as error:  # noqa: BLE001 - the test looks at it
+        return given, error
+    return given, None
+
+
+BenchMaker = Callable[..., WalkBench]
