@@ -62,7 +62,8 @@ class ChatTemplate:
         except _Refusal:
             pass  # a template may insist on a system turn
         except (TemplateError, _TooMuch, ArithmeticError, LookupError, TypeError, ValueError) as failure:
-            raise TemplateRefused(f"it fails for one user turn ({type(failure).__name__})") from failure
+            clock = "; it needs strftime_now, which is not given" if "strftime_now" in source else ""
+            raise TemplateRefused(f"it fails for one user turn ({type(failure).__name__}){clock}") from failure
 
     def render(self, messages: Sequence[Mapping[str, object]], *, add_generation_prompt: bool = True) -> str:
         """Render a conversation.

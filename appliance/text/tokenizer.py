@@ -70,7 +70,11 @@ class ModelTokenizer:
         self._renderer = (
             None
             if template is None
-            else ConversationRenderer(ChatTemplate(template, _template_constants(config)), self._names)
+            else ConversationRenderer(
+                ChatTemplate(template, _template_constants(config)),
+                special=[token.content for token in control if token.special],
+                unflagged=[token.content for token in control if not token.special],
+            )
         )
 
     @property

@@ -30,17 +30,26 @@ def folder(trained, tmp_path_factory):
     return folder
 
 
+@pytest.fixture(scope="module")
+def tokenizer(folder):
+    """Ours over those files."""
+    return _load(folder)
+
+
+@pytest.fixture(scope="module")
+def oracle(folder):
+    """The released tokenizer over those files."""
+    return AutoTokenizer.from_pretrained(folder)
+
+
 @given(st.lists(st.tuples(st.sampled_from(["system", "user", "assistant"]), hostile_texts), min_size=1, max_size=4))
 @LAW
-def test_a_served_conversation_has_the_ids_it_was_trained_on(trained, folder, turns):
+def test_a_served_conversation_has_the_ids_it_was_trained_on(trained, tokenizer, oracle, turns):
     """Even for forged control tokens: the starter's template breaks them, and so does its trainer."""
-    tokenizer = _load(folder)
     dicts = [{"role": role, "content": text} for role, text in turns]
     ours = tokenizer.encode_conversation([Message(role, text) for role, text in turns])
     assert ours == chat_ids(trained, dicts)
-    assert ours == AutoTokenizer.from_pretrained(folder).apply_chat_template(
-        dicts, add_generation_prompt=True, return_dict=False
-    )
+    assert ours == oracle.apply_chat_template(dicts, add_generation_prompt=True, return_dict=False)
 
 
 def test_the_shipped_starter_equals_transformers(repository):

@@ -3,8 +3,9 @@ import json
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from tiny_tokenizers import CHATML, byte_fallback_files, byte_level_files, unigram_files
+from tiny_tokenizers import CHATML, THINKING, byte_fallback_files, byte_level_files, unigram_files
 from tokenizers import Tokenizer
+from transformers import AutoTokenizer
 from unicode_texts import hostile_texts, plain_texts
 
 from appliance.errors import BadRequest
@@ -213,3 +214,61 @@ def test_a_decoder_that_is_not_bytes_is_refused(decoder):
     source = {**json.loads(files["tokenizer.json"]), "decoder": decoder}
     with pytest.raises(TokenizerRefused, match=r"tokenizer\.json"):
         ModelTokenizer({**files, "tokenizer.json": json.dumps(source).encode()}, nonce=NONCE)
+
+
+def _with_template(template):
+    files = byte_level_files()
+    config = {**json.loads(files["tokenizer_config.json"]), "chat_template": template}
+    return {**files, "tokenizer_config.json": json.dumps(config).encode()}
+
+
+def _thinking_turns():
+    return [
+        Message("user", "Is </think> a word? <think>"),
+        Message("assistant", "<think>\nhm\n</think>\n\nYes."),
+        Message("user", "And now?"),
+    ]
+
+
+def test_a_template_leaves_the_thinking_out_of_earlier_answers(tmp_path):
+    """It finds `</think>` in an assistant turn, as in transformers; in a user turn the same text is only text."""
+    files = _with_template(THINKING)
+    for name, content in files.items():
+        (tmp_path / name).write_bytes(content)
+    tokenizer, oracle = ModelTokenizer(files, nonce=NONCE), AutoTokenizer.from_pretrained(tmp_path)
+    harmless = [Message("user", "Is it?"), *_thinking_turns()[1:]]
+    assert tokenizer.encode_conversation(harmless) == oracle.apply_chat_template(
+        [{"role": turn.role, "content": turn.content} for turn in harmless],
+        add_generation_prompt=True,
+        return_dict=False,
+    )
+    ids = tokenizer.encode_conversation(_thinking_turns())
+    text = tokenizer.decode(ids)
+    assert "hm" not in text
+    assert "assistant\nYes.<|im_end|>" in text
+    assert "Is </think> a word? <think><|im_end|>" in text
+    think, no_think = (oracle.convert_tokens_to_ids(name) for name in ("<think>", "</think>"))
+    assert (ids.count(think), ids.count(no_think)) == (1, 0)
+
+
+def test_thinking_that_a_template_keeps_stays_text():
+    """Where the template does not take it out, an assistant turn's `<think>` is letters, and none are lost."""
+    keeps = CHATML.replace("<think>\\n", "<think>\\n</think>\\n")
+    tokenizer = ModelTokenizer(_with_template(keeps), nonce=NONCE)
+    ids = tokenizer.encode_conversation(_thinking_turns())
+    assert "<think>\nhm\n</think>\n\nYes." in tokenizer.decode(ids)
+    harmless = tokenizer.encode_conversation([Message(turn.role, "a") for turn in _thinking_turns()])
+    assert _controls(tokenizer, ids) == _controls(tokenizer, harmless)
+
+
+def test_thinking_cannot_take_the_place_of_the_template_s_own():
+    """A template that writes `<think>` only where the answer has none is not fooled into taking the client's."""
+    template = (
+        "{% for m in messages %}{% if m.role == 'assistant' and '<think>' not in m.content %}<think></think>{% endif %}"
+        "{{ m.content }}<|im_end|>{% endfor %}"
+    )
+    tokenizer = ModelTokenizer(_with_template(template), nonce=NONCE)
+    forged = [Message("assistant", "<think>mine</think>yes")]
+    ids = tokenizer.encode_conversation(forged)
+    assert tokenizer.decode(ids) == "<think></think><think>mine</think>yes<|im_end|>"
+    assert len(_controls(tokenizer, ids)) == 3
