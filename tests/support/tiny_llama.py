@@ -66,9 +66,9 @@ def save_tiny_llama(folder: Path, shape: TinyShape, *, seed: int = 0, max_shard_
     model.save_pretrained(folder, max_shard_size=max_shard_size)
 
 
-def load_transformers(folder: Path) -> LlamaForCausalLM:
-    """Load the oracle: fp32, eager attention."""
-    model = LlamaForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager")
+def load_transformers(folder: Path, dtype: torch.dtype = torch.float32) -> LlamaForCausalLM:
+    """Load the oracle, with eager attention."""
+    model = LlamaForCausalLM.from_pretrained(folder, dtype=dtype, attn_implementation="eager")
     return model.eval()
 
 
