@@ -193,8 +193,8 @@ def split_note(note: str) -> tuple[str, list[tuple[str, bytes, bytes]]]:
     """Split a signed note into its text and its `(name, key id, signature)` lines; verifies nothing."""
     if len(note) > _MAX_NOTE_CHARS:
         raise ProofRefused(f"a note of {len(note)} characters is too long")
-    if any(character < " " and character != "\n" for character in note):
-        raise ProofRefused("a note holds no control characters")
+    if any(character < " " and character != "\n" for character in note) or not is_utf8(note):
+        raise ProofRefused("a note is UTF-8 without control characters")
     body, separator, block = note.rpartition("\n\n")
     if not separator or not body or not block.endswith("\n"):
         raise ProofRefused("a note is text, an empty line and signature lines")
@@ -217,8 +217,18 @@ def _parse_signature_line(row: str) -> tuple[str, bytes, bytes]:
 
 def check_key_name(name: str) -> None:
     """Refuse a key name that signed-note does not allow."""
-    if not name or "+" in name or any(character.isspace() or character < " " for character in name):
+    unwanted = any(character.isspace() or character < " " or character == "+" for character in name)
+    if not name or unwanted or not is_utf8(name):
         raise KeyRefused(f"the key name {name!r} must be non-empty, without spaces and '+'")
+
+
+def is_utf8(text: str) -> bool:
+    """Tell whether the text has bytes at all: a lone surrogate has none."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def decode_base64(text: str, what: str) -> bytes:

@@ -12,6 +12,7 @@ is stored; whether that is sound is the verifier's business.
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -33,18 +34,27 @@ def export_log(path: Path, folder: Path, verifier: LogVerifier) -> Checkpoint:
         raise LogExists(folder)
     draft = folder.with_name(f".{folder.name}.{os.getpid()}.new")
     draft.mkdir(mode=0o700, parents=True)
+    try:
+        checkpoint = _write_log(path, draft, verifier)
+        draft.rename(folder)
+    except BaseException:
+        shutil.rmtree(draft)
+        raise
+    return checkpoint
+
+
+def _write_log(path: Path, folder: Path, verifier: LogVerifier) -> Checkpoint:
     engine = open_engine(path, read_only=True)
     try:
         with snapshot(engine) as connection:
             _, _, note = newest_checkpoint(connection)
             checkpoint = open_checkpoint(note, [verifier])
             for tile in tiles_of(checkpoint.size):
-                _write(draft / LOG_FOLDER / tile.path, _content(connection, tile))
+                _write(folder / LOG_FOLDER / tile.path, _content(connection, tile))
     finally:
         engine.dispose()
-    _write(draft / LOG_FOLDER / CHECKPOINT_NAME, note.encode())
-    _write(draft / VKEY_NAME, (verifier.vkey + "\n").encode())
-    draft.rename(folder)
+    _write(folder / LOG_FOLDER / CHECKPOINT_NAME, note.encode())
+    _write(folder / VKEY_NAME, (verifier.vkey + "\n").encode())
     return checkpoint
 
 

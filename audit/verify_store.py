@@ -114,6 +114,8 @@ class _Walk:
             usable, signed = self._check_checkpoint(stored_size, root, note)
             if not usable:
                 continue
+            if self.num_checkpoints == 1 and stored_size != 0:
+                self._findings.add(Place.CHECKPOINT_ROW, 0, "this checkpoint is missing")
             self._check_segment(connection, size, stored_size, signed, rows.take_below(stored_size))
             size = stored_size
             if signed is not None:

@@ -81,6 +81,7 @@ def append_batches(path: Path, events: Sequence[Event], batch_lens: Sequence[int
 def attacker(path: Path) -> Iterator[sqlite3.Connection]:
     """Edit a log as its operating system's owner can: triggers dropped before, put back as they were after."""
     connection = sqlite3.connect(path, isolation_level=None)
+    connection.execute("PRAGMA synchronous=OFF")
     triggers = connection.execute("SELECT name, sql FROM sqlite_master WHERE type = 'trigger'").fetchall()
     for name, _ in triggers:
         connection.execute(f"DROP TRIGGER {name}")
