@@ -180,9 +180,8 @@ class Walk:
             answer = recorded(_turned_away(refusal))
             await self._record_terminal(running, Kind.REQUEST_FAILED, "failed", answer.code)
             raise answer from refusal
-        task = asyncio.create_task(self._generate(running), name=f"generate {running.asking.request_id}")
-        self._tasks[running] = task
-        task.add_done_callback(lambda _: self._tasks.pop(running))
+        generation = self._generate(running)
+        self._tasks[running] = asyncio.create_task(generation, name=f"generate {running.asking.request_id}")
         return running
 
     def _engine_request(self, running: Running, index: int) -> GenerationRequest:
@@ -202,7 +201,6 @@ class Walk:
 
     async def _generate(self, running: Running) -> None:
         """Pump every choice to its end, write the terminal record, and only then let the answer close."""
-        error: ApplianceError | None
         try:
             await self._pump_all(running)
         except* Exception as failures:  # noqa: BLE001 - our own fault, this request's alone: it still gets its record
@@ -211,13 +209,15 @@ class Walk:
             )
             running.cancel()
             running.broken = True
+        last: Finished | ApplianceError
         try:
             kind, outcome, error = _conclude(running)
             receipt = await self._record_terminal(running, kind, outcome, error.code if error else None)
+            last = recorded(error) if error else Finished(running.finishes(), running.usage(), receipt)
         except AuditError as failure:
-            running.close(self.not_recorded(failure))
-        else:
-            running.close(recorded(error) if error else Finished(running.finishes(), running.usage(), receipt))
+            last = self.not_recorded(failure)
+        self._tasks.pop(running)
+        running.close(last)
 
     async def _pump_all(self, running: Running) -> None:
         async with asyncio.TaskGroup() as pumps:
