@@ -123,7 +123,7 @@ class RequestBook:
                 self.end(request_id, "cancelled")
             elif live.is_started:
                 self.end(request_id, "error", "engine_died")
-        self.tally.core = None
+        self.tally.bury_process()
 
     def hand_over(self) -> tuple[GenerationRequest, ...]:
         """A new process is ready: give it what waits, in order."""

@@ -267,7 +267,7 @@ class EngineService:
                     self._book.start(request_id)
             case Step(events, core_stats):
                 self._last_step_at = self._now()
-                self._book.tally.count_step(core_stats)
+                self._book.tally.core = core_stats
                 for event in events:
                     self._ran_to_end += event.finish in ("stop", "length")
                     self._book.deliver(event)

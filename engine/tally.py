@@ -14,18 +14,23 @@ from engine.stats import CoreStats
 class Tally:
     """Counters that only grow, and the latest gauges.  Owner: the service's event loop."""
 
-    num_steps: int = 0
     num_prompt_tokens: int = 0
     num_cached_tokens: int = 0
     num_output_tokens: int = 0
-    num_preemptions: int = 0
     num_finished: Counter[str] = field(default_factory=Counter)
+    num_steps_before: int = 0
+    """Of the processes that died."""
+    num_preemptions_before: int = 0
+    """Of the processes that died."""
     core: CoreStats | None = None
+    """Of the present process."""
 
-    def count_step(self, core: CoreStats) -> None:
-        """A step finished."""
-        self.num_steps += 1
-        self.core = core
+    def bury_process(self) -> None:
+        """The present process died: keep what its counters had reached."""
+        if self.core is not None:
+            self.num_steps_before += self.core.num_steps
+            self.num_preemptions_before += self.core.num_preemptions
+            self.core = None
 
     def count_event(self, event: StepEvent, num_prompt_tokens: int) -> None:
         """An event reached its request."""
@@ -35,16 +40,15 @@ class Tally:
             self.num_cached_tokens += event.num_cached_tokens
         if event.finish is not None:
             self.num_finished[event.finish] += 1
-            self.num_preemptions += event.num_preemptions
 
     def stats(self, restarts: int) -> EngineStats:
         """Freeze."""
         return EngineStats(
-            num_steps=self.num_steps,
+            num_steps=self.num_steps_before + (self.core.num_steps if self.core else 0),
             num_prompt_tokens=self.num_prompt_tokens,
             num_cached_tokens=self.num_cached_tokens,
             num_output_tokens=self.num_output_tokens,
-            num_preemptions=self.num_preemptions,
+            num_preemptions=self.num_preemptions_before + (self.core.num_preemptions if self.core else 0),
             num_finished=tuple(sorted(self.num_finished.items())),
             restarts=restarts,
             core=self.core,

@@ -100,7 +100,7 @@ class Fault(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=
     """Why the process ends itself.  Names code, never data: an exception's text might hold a prompt."""
 
     code: str
-    """Stable: `step_failed`, `integrity_failed`, `malformed_frame`, `unexpected_message`."""
+    """Stable: `step_failed`, `load_broken`, `integrity_failed`, `malformed_frame`, `unexpected_message`."""
     exception: str
     """Class name, or empty."""
     where: str

@@ -34,6 +34,7 @@ from engine.wire import (
     Cancel,
     Configure,
     Fault,
+    FrameTooLarge,
     Loaded,
     LoadFailed,
     MalformedFrame,
@@ -136,11 +137,14 @@ def run(sock: socket.socket, build_core: BuildCore) -> ExitStatus:
     link = ServiceLink(sock)
     started = StartedRequests(link)
     try:
+        config = receive_config(link)
         try:
-            core, engine_info = build_core(receive_config(link), started.announce)
+            core, engine_info = build_core(config, started.announce)
         except LoadError as refused:
             link.send(LoadFailed(refused.file, refused.reason, refused.hint))
             return ExitStatus.LOAD_FAILED
+        except Exception as error:
+            raise LoadBroken from error
         link.send(Loaded(engine_info))
         serve(link, core, started)
     except ServiceGone:
@@ -180,10 +184,22 @@ def serve(link: ServiceLink, core: Core, started: StartedRequests) -> None:
             is_checked = False
             events = core.step()
             started.forget(events)
-            link.send(Step(events, core.stats()))
+            send_step(link, events, core.stats())
         elif is_idle and not messages:
             check_integrity(core)
             is_checked = True
+
+
+def send_step(link: ServiceLink, events: tuple[StepEvent, ...], core_stats: CoreStats) -> None:
+    """Send what a step did: one frame, or several when logprobs of a whole vocabulary make it too large."""
+    try:
+        link.send(Step(events, core_stats))
+    except FrameTooLarge:
+        if len(events) == 1:
+            raise  # logprobs of more than a million tokens at one position: no vocabulary is that large
+        middle = len(events) // 2
+        send_step(link, events[:middle], core_stats)
+        send_step(link, events[middle:], core_stats)
 
 
 def take(link: ServiceLink, core: Core, message: ToWorker) -> None:
@@ -215,6 +231,10 @@ class UnexpectedMessage(Exception):
     """A well-formed message at a time when our service does not send it."""
 
 
+class LoadBroken(Exception):
+    """The loader raised what it does not promise to raise."""
+
+
 class IntegrityBroken(Exception):
     """Pages are lost or owned twice."""
 
@@ -222,6 +242,7 @@ class IntegrityBroken(Exception):
 FAULT_CODES: dict[type[Exception], str] = {
     MalformedFrame: "malformed_frame",
     UnexpectedMessage: "unexpected_message",
+    LoadBroken: "load_broken",
     IntegrityBroken: "integrity_failed",
 }
 
@@ -267,3 +288,14 @@ def start(arguments: list[str], build_core: BuildCore) -> ExitStatus:
     with socket.socket(fileno=descriptor) as sock:
         sock.set_inheritable(False)
         return run(sock, build_core)
+
+
+def load_and_build(config: EngineConfig, before_forward: BeforeForward) -> tuple[Core, EngineInfo]:
+    """Load the model; torch is imported here, after the process has been tied to its parent."""
+    from engine.assembly import build_core  # noqa: PLC0415
+
+    return build_core(config, before_forward)
+
+
+if __name__ == "__main__":
+    sys.exit(start(sys.argv[1:], load_and_build))

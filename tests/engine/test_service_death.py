@@ -172,10 +172,12 @@ async def test_counters_outlive_the_process(tmp_path):
         engine.kill()
         await engine.reach("ready")
         between = engine.service.stats()
+        age_s = engine.service.health().last_step_age_s
         await read(engine.service.submit(ask("after", 1, 2)))
         after = engine.service.stats()
-    assert between.core is None
+    assert (between.core, between.num_steps, age_s) == (None, 4, None)
     assert after.core is not None
-    assert (after.num_prompt_tokens, after.num_output_tokens, after.num_steps) == (5, 8, 8)
+    assert (after.num_prompt_tokens, after.num_output_tokens) == (5, 8)
+    assert (after.num_steps, after.num_preemptions) == (8, 8)
     assert after.num_finished == (("length", 2),)
     assert after.restarts == 1

@@ -70,7 +70,7 @@ async def test_queue_is_bounded(tmp_path):
         with pytest.raises(QueueFull) as full:
             engine.service.submit(ask("refused"))
         waiting.cancel()
-        engine.permit(1)
+        engine.permit(2)  # the step under way and the one that ends it
         await read(waiting)
         engine.service.submit(ask("refused"))
         health = engine.service.health()

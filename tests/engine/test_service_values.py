@@ -101,10 +101,21 @@ def test_tally_counts_every_prompt_once():
     book.open(ask("r", 1, 2, 3), lambda: None)
     book.deliver(StepEvent("r", (4,), num_cached_tokens=2, queue_time_s=0.0))
     book.deliver(StepEvent("r", (5,), finish="stop", num_preemptions=3))
-    book.tally.count_step(CoreStats(0, 0, 1, 1, 0))
     stats = book.tally.stats(restarts=0)
     assert (stats.num_prompt_tokens, stats.num_cached_tokens, stats.num_output_tokens) == (3, 2, 2)
-    assert (stats.num_preemptions, stats.num_finished, stats.num_steps) == (3, (("stop", 1),), 1)
+    assert stats.num_finished == (("stop", 1),)
+
+
+def test_counters_of_dead_processes_are_kept():
+    """Steps and preemptions add up over processes; gauges do not."""
+    tally = RequestBook(lambda: 0.0).tally
+    for num_steps in (5, 7):
+        tally.core = CoreStats(0, 0, 1, 1, 0, num_steps=num_steps, num_preemptions=2)
+        tally.bury_process()
+    tally.bury_process()  # a process that died before its first step adds nothing
+    tally.core = CoreStats(0, 0, 1, 1, 0, num_steps=1)
+    stats = tally.stats(restarts=3)
+    assert (stats.num_steps, stats.num_preemptions, stats.restarts) == (13, 4, 3)
 
 
 def test_build_changes_with_any_byte_or_name_of_the_source(tmp_path):

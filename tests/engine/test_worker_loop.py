@@ -12,6 +12,9 @@ from scripted_service import ask
 
 from engine import wire, worker
 from engine.config import EngineConfig
+from engine.request import StepEvent, TokenLogprobs
+from engine.stats import CoreStats
+from engine.worker_link import ServiceLink
 
 
 class RawService:
@@ -138,6 +141,21 @@ def test_one_step_is_one_frame(loaded):
     assert len(seen) == 10
 
 
+def test_oversized_step_travels_in_parts(raw):
+    """Logprobs of a whole vocabulary for many requests exceed a frame: all events arrive, and the process lives."""
+    link = ServiceLink(raw._theirs)
+    top = tuple((token_id, -1.0) for token_id in range(100_000))
+    events = tuple(StepEvent(f"r{n}", (n,), (TokenLogprobs(n, -1.0, 1, top),)) for n in range(13))
+    core_stats = CoreStats(0, 0, 1, 1, 0)
+    sending = threading.Thread(target=worker.send_step, args=(link, events, core_stats))
+    sending.start()
+    arrived = ()
+    while len(arrived) < len(events):
+        arrived += raw.receive().events
+    sending.join(30)
+    assert arrived == events
+
+
 def test_late_cancel_is_no_error(loaded):
     """A cancel that crossed the last event on its way changes nothing."""
     loaded.send(wire.Cancel("never seen"), wire.Add(ask("r", max_tokens=1)))
@@ -166,6 +184,6 @@ def test_bug_while_loading_is_a_fault_without_text(tmp_path, monkeypatch, capfd)
     raw.send(wire.Configure(raw.config))
     (fault,), status = raw.end()
     raw.close()
-    assert (fault.exception, status) == ("MemoryError", worker.ExitStatus.FAULT)
+    assert (fault.code, fault.exception, status) == ("load_broken", "MemoryError", worker.ExitStatus.FAULT)
     assert fault.where.startswith("engine/test_worker_loop.py:")
     assert scripted_worker.SECRET not in capfd.readouterr().err

@@ -46,6 +46,7 @@ class ScriptedCore:
         self._running: dict[str, Running] = {}
         self._cancelled: dict[str, None] = {}
         self._books_balance = True
+        self._num_steps = 0
         permits = Path(config.model_dir) / "permits"
         self._permits = os.open(permits, os.O_RDWR) if permits.exists() else None
 
@@ -68,6 +69,7 @@ class ScriptedCore:
 
     def step(self) -> tuple[StepEvent, ...]:
         """One token for each running request."""
+        self._num_steps += 1
         events = self._drop_cancelled()
         while self._waiting and len(self._running) < self._max_running:
             request = self._waiting.popleft()
@@ -81,7 +83,15 @@ class ScriptedCore:
 
     def stats(self) -> CoreStats:
         """Gauges."""
-        return CoreStats(len(self._running), len(self._waiting), num_pages=8, num_free_pages=8, num_cached_pages=0)
+        return CoreStats(
+            len(self._running),
+            len(self._waiting),
+            num_pages=8,
+            num_free_pages=8,
+            num_cached_pages=0,
+            num_steps=self._num_steps,
+            num_preemptions=self._num_steps,  # as if each step preempted one
+        )
 
     def check_integrity(self) -> None:
         """Fails once BREAKS_BOOKS has run to its end."""

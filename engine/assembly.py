@@ -1,0 +1,47 @@
+"""The engine process's composition root: a verified model, a sampler and the core that drives them."""
+
+from __future__ import annotations
+
+import time
+
+import torch
+
+from engine.build import engine_build
+from engine.config import EngineConfig
+from engine.core import EngineCore
+from engine.health import EngineInfo
+from engine.runner import load_runner
+from engine.sampler import Sampler
+from engine.worker import BeforeForward, ObservedRunner
+
+
+def build_core(config: EngineConfig, before_forward: BeforeForward) -> tuple[EngineCore, EngineInfo]:
+    """Verify and load the model, and say what was loaded.
+
+    Raises:
+        LoadError: the model is refused.
+    """
+    loaded = load_runner(config)
+    core = EngineCore(
+        config,
+        max_model_len=loaded.max_model_len,
+        vocab_size=loaded.vocab_size,
+        num_pages=loaded.num_pages,
+        runner=ObservedRunner(loaded.runner, before_forward),
+        sampler=Sampler(),
+        now=time.monotonic,
+    )
+    engine_info = EngineInfo(
+        max_model_len=loaded.max_model_len,
+        vocab_size=loaded.vocab_size,
+        num_pages=loaded.num_pages,
+        page_size=config.page_size,
+        dtype=config.dtype,
+        engine_build=engine_build(),
+        torch_version=str(torch.__version__),
+        weight_bytes=loaded.report.weight_bytes,
+        kv_bytes=loaded.report.kv_bytes,
+        verify_s=loaded.report.verify_s,
+        build_s=loaded.report.build_s,
+    )
+    return core, engine_info
