@@ -80,6 +80,8 @@ def convert(checkpoint: Path, vocabulary: Path, out_dir: Path) -> None:
 def read_checkpoint(data: bytes, file: str) -> tuple[Llama2cShape, dict[str, Array]]:
     """Parse a checkpoint into tensors under the names of Hugging Face's Llama."""
     shape = _shape(data, file)
+    if len(data) % 4:
+        raise FileMalformed(file, f"its {len(data)} bytes are no whole numbers")
     values = np.frombuffer(data, dtype="<f4", offset=HEADER.size)
     layers, dim, ffn, kv_dim = shape.num_layers, shape.dim, shape.ffn, shape.num_kv_heads * shape.head_dim
     rotary = shape.max_len * shape.head_dim // 2
@@ -101,7 +103,7 @@ def read_checkpoint(data: bytes, file: str) -> tuple[Llama2cShape, dict[str, Arr
     if not shape.tied:
         layout["head"] = (shape.vocab_size, dim)
     sizes = [int(np.prod(dims)) for dims in layout.values()]
-    if sum(sizes) != len(values) or len(data) % 4:
+    if sum(sizes) != len(values):
         raise FileMalformed(file, f"its header asks for {sum(sizes)} numbers, it holds {len(values)}")
     parts = np.split(values, np.cumsum(sizes)[:-1])
     stacked = {name: part.reshape(dims) for (name, dims), part in zip(layout.items(), parts, strict=True)}
@@ -134,6 +136,12 @@ def read_vocabulary(data: bytes, file: str, vocab_size: int) -> list[tuple[bytes
         offset += length
     if len(pieces) != vocab_size:
         raise FileMalformed(file, f"it holds {len(pieces)} pieces, the checkpoint {vocab_size}")
+    try:
+        names = {_piece_name(index, piece) for index, (piece, _) in enumerate(pieces)}
+    except UnicodeDecodeError as error:
+        raise FileMalformed(file, "a piece is not UTF-8") from error
+    if len(names) != len(pieces):
+        raise FileMalformed(file, "two of its pieces are the same")
     return pieces
 
 
