@@ -14,7 +14,6 @@ import stat
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from io import FileIO
 from pathlib import Path
 from types import MappingProxyType
 
@@ -140,22 +139,16 @@ def _hash(root: int, name: str) -> str:
 
 def _chunks(root: int, name: str, *, max_bytes: int | None = None) -> Iterator[bytes]:
     """The file's bytes, each read once; an error at the end if the file changed meanwhile."""
-    parent, _, last = name.rpartition("/")
-    with _open_folder(root, parent) as folder:
-        descriptor = _open(last, _FILE_FLAGS, folder, name)
-    with open(descriptor, "rb", buffering=0) as file:  # noqa: PTH123 - a descriptor, not a path
+    with _open_file(root, name) as descriptor:
         before = os.fstat(descriptor)
         if not stat.S_ISREG(before.st_mode):
-            raise FolderRefused(name, "it is neither a file nor a folder", hint="replace it by a plain file")
+            raise FolderRefused(name, "it is no plain file", hint="replace it by a plain file")
         if max_bytes is not None and before.st_size > max_bytes:
             raise FolderRefused(
                 name, f"{before.st_size} bytes, at most {max_bytes} are read", hint="is it the right file?"
             )
         num_left = before.st_size
-        while num_left > 0:
-            chunk = _read(file, min(_CHUNK_BYTES, num_left), name)
-            if not chunk:
-                break
+        while num_left > 0 and (chunk := _read(descriptor, min(_CHUNK_BYTES, num_left), name)):
             num_left -= len(chunk)
             yield chunk
         after = os.fstat(descriptor)
@@ -163,11 +156,22 @@ def _chunks(root: int, name: str, *, max_bytes: int | None = None) -> Iterator[b
         raise FolderRefused(name, "it changed while it was read", hint="let nobody write there, then try again")
 
 
-def _read(file: FileIO, num_bytes: int, name: str) -> bytes:
+def _read(descriptor: int, num_bytes: int, name: str) -> bytes:
     try:
-        return file.read(num_bytes)
+        return os.read(descriptor, num_bytes)
     except OSError as error:
         raise FolderRefused(name, f"it cannot be read: {error.strerror}", hint="check the medium") from error
+
+
+@contextmanager
+def _open_file(root: int, name: str) -> Iterator[int]:
+    parent, _, last = name.rpartition("/")
+    with _open_folder(root, parent) as folder:
+        descriptor = _open(last, _FILE_FLAGS, folder, name)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
 
 
 @contextmanager

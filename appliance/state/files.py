@@ -13,6 +13,7 @@ from appliance.state.errors import StateCorrupt, StateExposed, StateMissing, Sta
 FOLDER_MODE = 0o700
 FILE_MODE = 0o600
 _OTHERS = 0o077
+_CHUNK_BYTES = 2**20
 MAX_FILE_BYTES = 64 * 2**20
 
 
@@ -40,11 +41,14 @@ def read_private(path: Path, *, max_bytes: int = MAX_FILE_BYTES) -> bytes:
     """
     with refusing(path):
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    with os.fdopen(descriptor, "rb") as file:
-        check_entry(path, os.fstat(descriptor))
-        content = file.read(max_bytes + 1)
-    if len(content) > max_bytes:
-        raise StateCorrupt(path, f"more than {max_bytes} bytes", hint="restore it from a backup")
+        try:
+            status = os.fstat(descriptor)
+            check_entry(path, status)
+            if not stat.S_ISREG(status.st_mode) or status.st_size > max_bytes:
+                raise StateCorrupt(path, f"it is no file of at most {max_bytes} bytes", hint="restore it from a backup")
+            content = b"".join(iter(lambda: os.read(descriptor, _CHUNK_BYTES), b""))
+        finally:
+            os.close(descriptor)
     return content
 
 
