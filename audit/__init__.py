@@ -1,6 +1,11 @@
 """Append, prove, never edit: the log an auditor can check without trusting anyone.
 
 Promise: a receipt exists only for a durable leaf; one changed bit anywhere is found.  Never: content in a leaf, an
-update, a second writer.  Values: `Event`, `Receipt`, `Checkpoint`, `EntryProof`.  Entry points: `writer.AuditWriter`,
-`reader.AuditReader`, `verify`.
+update, a second writer.  Values: `Event`, `Receipt`, `Checkpoint`, `EntryProof`, `Report`.  Entry points:
+`store.create_log`, `writer.AuditWriter`, `reader.AuditReader`, `verify.verify_log`, `export.export_log`,
+`content.SubjectKeyring`.
+
+Pure, bytes and values alone: `event`, `merkle`, `checkpoint`, `proof`, `leaf`, `tiles`, `batch`, `pairing`, `report`,
+`leaf_checks`, `known_heads`.  With a file beneath: `schema`, `store`, `recovery`, `guards`, `writer`, `reader`,
+`export`, `verify_store`, `verify_pack`, `content`.
 """

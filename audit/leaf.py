@@ -25,6 +25,7 @@ LEAF_VERSION = 1
 MAX_SAFE_INTEGER = 2**53 - 1
 MAX_MONOTONIC_NS = 2**63 - 1
 MAX_DEPTH = 16
+_LEAST_PLAIN_FRACTION = 1e-4
 
 _KIND = re.compile(r"[a-z_]+:[a-z_]+")
 _FACT_NAME = re.compile(r"[a-z][a-z0-9_]*")
@@ -189,7 +190,7 @@ def _plain(value: object, where: str, depth: int) -> PlainJson:
     if isinstance(value, float):
         if not math.isfinite(value) or abs(value) > MAX_SAFE_INTEGER:
             raise AuditRefused(f"the number in {where} has no exact JSON form", hint="write it as a string")
-        return value
+        return int(value) if value.is_integer() else value  # one JSON number, 1.0 and 1 alike
     if depth > MAX_DEPTH:
         raise AuditRefused(f"{where} is nested more than {MAX_DEPTH} deep")
     if isinstance(value, Mapping):
@@ -203,24 +204,25 @@ def _plain(value: object, where: str, depth: int) -> PlainJson:
 
 
 def _canonical(value: dict[str, PlainJson]) -> bytes:
-    """RFC 8785 bytes; without floats the standard encoder gives the same bytes, an order of magnitude sooner.
+    """RFC 8785 bytes, where possible from the standard encoder, which gives the same bytes several times sooner.
 
-    Member names are ASCII here, so sorting by code point is sorting by UTF-16 unit; a property test holds both equal.
+    Member names are ASCII here, so sorting by code point is sorting by UTF-16 unit; and from 0.0001 up to 2**53 Python
+    writes a fraction as RFC 8785 does.  A property test holds both encoders equal.
     """
     try:
-        if _has_float(value):
+        if _has_tiny_fraction(value):
             return rfc8785.dumps(value)
         return _ENCODER.encode(value).encode()
     except (UnicodeEncodeError, rfc8785.CanonicalizationError) as error:
         raise AuditRefused("the event holds text that is not valid Unicode") from error
 
 
-def _has_float(value: PlainJson) -> bool:
+def _has_tiny_fraction(value: PlainJson) -> bool:
     if isinstance(value, dict):
-        return any(_has_float(member) for member in value.values())
+        return any(_has_tiny_fraction(member) for member in value.values())
     if isinstance(value, list):
-        return any(_has_float(item) for item in value)
-    return isinstance(value, float)
+        return any(_has_tiny_fraction(item) for item in value)
+    return isinstance(value, float) and abs(value) < _LEAST_PLAIN_FRACTION
 
 
 def _unique(pairs: list[tuple[str, PlainJson]]) -> dict[str, PlainJson]:
