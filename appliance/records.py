@@ -105,15 +105,21 @@ def terminal_facts(
     }
 
 
-def refused_facts(asking: Asking, refusal: ApplianceError) -> dict[str, JsonValue]:
-    """Give the facts of `request:refused`: which rule the request broke, and never what it said."""
+def refused_facts(asking: Asking, refusal: ApplianceError, param: str) -> dict[str, JsonValue]:
+    """Give the facts of `request:refused`: which rule the request broke, and never what it said.
+
+    Args:
+        asking: who asked.
+        refusal: what the caller hears.
+        param: name of the field at fault, out of a closed list; a name that the client made up is its content.
+    """
     status, _ = HTTP_STATUS[type(refusal)]
     return {
         "code": refusal.code,
         "key_id": asking.principal.key_id,
         "label": asking.label,
         "outcome": "refused",
-        "param": (refusal.param or "")[:64],
+        "param": param,
         "route": asking.route,
         "source": asking.source,
         "status": status,

@@ -107,11 +107,11 @@ class Walk:
                 param="model",
             )
 
-    async def record_refusal(self, asking: Asking, refusal: ApplianceError) -> None:
+    async def record_refusal(self, asking: Asking, refusal: ApplianceError, *, param: str = "") -> None:
         """Record that a caller with a valid credential sent something that cannot be honoured."""
         try:
             await self._trail.append(
-                Kind.REQUEST_REFUSED, asking.principal, asking.request_id, refused_facts(asking, refusal)
+                Kind.REQUEST_REFUSED, asking.principal, asking.request_id, refused_facts(asking, refusal, param)
             )
         except AuditError as failure:
             raise self.not_recorded(failure) from failure

@@ -169,7 +169,8 @@ class Perimeter:
             return await route.endpoint(call)
         except ApplianceError as refusal:
             if route.action == WALK_ACTION and not refusal.recorded:
-                await self._appliance.walk.record_refusal(asking, refusal)
+                param = _known_field(route, refusal.param)
+                await self._appliance.walk.record_refusal(asking, refusal, param=param)
             raise
 
     def _target(self, route: RouteSpec) -> TargetFacts:
@@ -201,6 +202,12 @@ class _WatchedSend:
             headers = [pair for pair in message.get("headers", []) if pair[0].lower() != b"x-request-id"]
             message = {**message, "headers": [*headers, (b"x-request-id", self._request_id.encode())]}
         await self._send(message)
+
+
+def _known_field(route: RouteSpec, param: str | None) -> str:
+    # The log holds no text of a client; the name of a field that does not exist is such text.
+    name = re.split(r"[.\[]", param or "", maxsplit=1)[0]
+    return name if route.request_model is not None and name in route.request_model.model_fields else ""
 
 
 def _request_id(request: Request) -> str:

@@ -19,6 +19,7 @@ import httpx
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 START_DEADLINE_S = 180
+BANNER_END = b"Stop with Ctrl-C.\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +28,7 @@ class LiveAppliance:
 
     url: str
     state_dir: Path
-    process: subprocess.Popen[str]
+    process: subprocess.Popen[bytes]
     banner: str
     keys: Mapping[str, str]
 
@@ -67,38 +68,38 @@ def start_appliance(state_dir: Path, **settings: str) -> LiveAppliance:
         "CLOISTER_LOG_LEVEL": "warning",
         **settings,
     }
-    errors = (state_dir.parent / f"{state_dir.name}.stderr").open("a+")
-    process = subprocess.Popen(
-        [Path(sys.executable).parent / "cloister", "serve"],
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=errors,
-        text=True,
-        cwd=REPOSITORY,
-    )
+    errors = state_dir.parent / f"{state_dir.name}.stderr"
+    with errors.open("ab") as stderr:
+        process = subprocess.Popen(
+            [Path(sys.executable).parent / "cloister", "serve"],
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=stderr,
+            bufsize=0,
+            cwd=REPOSITORY,
+        )
     banner = _read_banner(process, errors)
     keys = json.loads((state_dir / "dev" / "keys.json").read_text())
     return LiveAppliance(f"http://127.0.0.1:{port}", state_dir, process, banner, keys)
 
 
-def _read_banner(process: subprocess.Popen[str], errors) -> str:
+def _read_banner(process: subprocess.Popen[bytes], errors: Path) -> str:
     """Read standard output up to the banner's last line; a process that ends before it is an error with its stderr."""
     assert process.stdout is not None
-    lines: list[str] = []
+    banner = b""
     deadline = time.monotonic() + START_DEADLINE_S
-    with selectors.DefaultSelector() as selector:
+    with selectors.DefaultSelector() as selector, process.stdout:
         selector.register(process.stdout, selectors.EVENT_READ)
         while selector.select(max(0.0, deadline - time.monotonic())):
-            line = process.stdout.readline()
-            if not line:
+            chunk = os.read(process.stdout.fileno(), 65536)
+            banner += chunk
+            if BANNER_END in banner:
+                return banner.decode()
+            if not chunk:
                 break
-            lines.append(line)
-            if line.startswith("Stop with Ctrl-C"):
-                return "".join(lines)
     process.kill()
     process.wait()
-    errors.seek(0)
-    raise AssertionError(f"the appliance did not start:\n{''.join(lines)}\n{errors.read()}")
+    raise AssertionError(f"the appliance did not start:\n{banner.decode()}\n{errors.read_text()}")
 
 
 @contextlib.contextmanager
