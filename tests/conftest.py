@@ -11,6 +11,11 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 SHARED = REPOSITORY.parent / "shared"
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Let the long lanes ask for more."""
+    parser.addoption("--crash-rounds", type=int, default=50, help="how often the appliance is killed under load")
+
+
 def pytest_sessionstart() -> None:
     """Without the guard the suite would prove less than it says: refuse to run."""
     if "sitecustomize" not in sys.modules or not hasattr(sys.modules["sitecustomize"], "OutboundSocketError"):
