@@ -6,7 +6,7 @@ import asyncio
 import os
 
 import pytest
-from scripted_service import read, tokens
+from scripted_service import read, sockets_of, tokens
 from tiny_llama import TinyShape, engine_config, load_transformers, oracle_greedy, save_tiny_llama
 
 from engine.request import GenerationRequest, SamplingParams
@@ -86,7 +86,7 @@ async def test_changed_byte_stops_the_load(tmp_path, name):
 
 
 async def test_refusal_of_the_core_reaches_its_request(model_dir):
-    """A prompt that is too long ends with the core's code; the process serves on."""
+    """A prompt that is too long ends with the core's code; the process serves on, over its one Unix socket."""
     service = EngineService(engine_config(model_dir))
     try:
         await service.start()
@@ -94,7 +94,10 @@ async def test_refusal_of_the_core_reaches_its_request(model_dir):
         (outside,) = await read(service.submit(greedy("outside", [97], 1)))
         good = await read(service.submit(greedy("good", PROMPTS[0], 3)))
         assert service.health().restarts == 0
+        sockets, internet_sockets = sockets_of(service.health().pid)
     finally:
         await service.stop(0.0)
     assert (refused.error, outside.error) == ("prompt_too_long", "token_out_of_vocabulary")
     assert good[-1].finish == "length"
+    assert len(sockets) == 1
+    assert not sockets & internet_sockets

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+import uvloop
 from scripted_service import ask, read, scripted, tokens
 from scripted_worker import BREAKS_BOOKS, KILLS_IN_STEP, RAISES_IN_ADD, RAISES_IN_STEP, SECRET
 
@@ -35,6 +36,11 @@ async def test_kill_under_load_ends_the_started_and_serves_the_queued(tmp_path):
     assert (died.last_exit.code, died.last_exit.detail) == ("signal", "SIGKILL")
     assert (died.is_healthy, died.num_running, died.num_waiting) == (False, 0, 4)
     assert (health.state, health.restarts, health.is_healthy) == ("ready", 1, True)
+
+
+def test_kill_under_load_on_uvloop(tmp_path):
+    """The appliance runs on uvloop, whose sockets and child processes are its own: the promise is the same there."""
+    uvloop.run(test_kill_under_load_ends_the_started_and_serves_the_queued(tmp_path))
 
 
 async def test_queue_time_counts_the_wait_before_the_restart(tmp_path):

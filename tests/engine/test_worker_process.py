@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import scripted_worker
-from scripted_service import ask, read, scripted, tokens
+from scripted_service import ask, read, scripted, sockets_of, tokens
 
 from engine.worker_process import worker_environment
 
@@ -59,14 +59,6 @@ def test_parent_death_ends_the_engine_process(tmp_path, repository, gated):
         ended, _, _ = select.select([worker_fd], [], [], 30)
         os.close(worker_fd)
     assert ended, "the engine process outlived its parent by 30 s"
-
-
-def sockets_of(pid):
-    """Inodes of a process's sockets, and those of all internet sockets in its network namespace."""
-    links = [str(link.readlink()) for link in Path(f"/proc/{pid}/fd").iterdir()]
-    tables = [Path(f"/proc/{pid}/net/{name}") for name in ("tcp", "tcp6", "udp", "udp6")]
-    rows = [row for table in tables if table.exists() for row in table.read_text().splitlines()[1:]]
-    return {link[8:-1] for link in links if link.startswith("socket:")}, {row.split()[9] for row in rows}
 
 
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="needs /proc")

@@ -37,6 +37,14 @@ def tokens(events: Sequence[StepEvent]) -> list[int]:
     return [token_id for event in events for token_id in event.token_ids]
 
 
+def sockets_of(pid: int) -> tuple[set[str], set[str]]:
+    """Inodes of a process's sockets, and those of all internet sockets in its network namespace."""
+    links = [str(link.readlink()) for link in Path(f"/proc/{pid}/fd").iterdir()]
+    tables = [Path(f"/proc/{pid}/net/{name}") for name in ("tcp", "tcp6", "udp", "udp6")]
+    rows = [row for table in tables if table.exists() for row in table.read_text().splitlines()[1:]]
+    return {link[8:-1] for link in links if link.startswith("socket:")}, {row.split()[9] for row in rows}
+
+
 class Scripted:
     """A service, its steps and what it said of its state."""
 
