@@ -6,6 +6,7 @@ recently or has nothing to do.  Neither carries anything secret.
 
 from __future__ import annotations
 
+import dataclasses
 from typing import TYPE_CHECKING, Any
 
 from starlette.responses import JSONResponse
@@ -38,7 +39,7 @@ def _engine_body(appliance: Appliance) -> dict[str, Any]:
     return {
         "state": health.state,
         "restarts": health.restarts,
-        "last_exit": health.last_exit,
+        "last_exit": None if health.last_exit is None else dataclasses.asdict(health.last_exit),
         "running": health.num_running,
         "waiting": health.num_waiting,
     }
