@@ -92,7 +92,7 @@ class ModelTokenizer:
         Raises:
             BadRequest: this vocabulary can write the text only with a control token.
         """
-        ids = self._encode(text)
+        ids = self._encode(text, "prompt")
         return [*self._prefix, *ids, *self._suffix] if add_special_tokens else ids
 
     def encode_conversation(self, messages: Sequence[Message], *, add_generation_prompt: bool = True) -> list[int]:
@@ -102,7 +102,8 @@ class ModelTokenizer:
             BadRequest: there is no template, it refuses the conversation, or the messages would forge control tokens.
         """
         pieces = self._required_renderer().render(messages, add_generation_prompt=add_generation_prompt)
-        return self._encode("".join(self._names[piece.text] if piece.is_control else piece.text for piece in pieces))
+        text = "".join(self._names[piece.text] if piece.is_control else piece.text for piece in pieces)
+        return self._encode(text, "messages")
 
     def render_conversation(self, messages: Sequence[Message], *, add_generation_prompt: bool = True) -> str:
         """Give the text that `encode_conversation` encodes, control tokens by name; for people to read."""
@@ -131,13 +132,13 @@ class ModelTokenizer:
         """Give one token as text by itself; U+FFFD stands for a part of a character."""
         return self.token_bytes(token_id).decode(errors="replace")
 
-    def _encode(self, text: str) -> list[int]:
+    def _encode(self, text: str, param: str) -> list[int]:
         ids: list[int] = self._encoder.encode(text, add_special_tokens=False).ids
         if not self._from_text_refused.isdisjoint(ids):
             raise BadRequest(
                 "the prompt has text that this model's tokenizer can only write as a control token; change it",
                 code="control_token",
-                param="prompt",
+                param=param,
             )
         original = self._original_ids
         return [original.get(token_id, token_id) for token_id in ids]

@@ -35,7 +35,7 @@ async def base_url(appliance):
     )
     serving = asyncio.create_task(server.serve(sockets=[listener]))
     yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-    server.should_exit = True
+    server.should_exit = server.force_exit = True  # a test that failed may leave an answer open
     await serving
     listener.close()
 
