@@ -139,7 +139,7 @@ class Planning:
     def _go_on(self, sequence: Sequence) -> None:
         if sequence.is_decoding:
             self._num_tokens_reserved -= 1
-        num_tokens = min(sequence.num_uncomputed, self._num_tokens_left - self._num_tokens_reserved)
+        num_tokens = min(sequence.num_uncomputed, self._num_free_tokens())
         num_held = len(sequence.page_ids)
         num_new_pages = self._memory.num_pages_for(sequence.num_computed + num_tokens) - num_held
         while num_new_pages > self.forecast.num_available and self._later:
@@ -164,7 +164,8 @@ class Planning:
         num_deferred = 0
         for sequence in walk:
             num_free_places = self._limits.max_num_running - len(self._kept) - num_deferred
-            if num_free_places <= 0 or self._num_tokens_left <= self._num_tokens_reserved:
+            num_tokens = self._num_tokens_left if self._is_full() else self._num_free_tokens()
+            if num_free_places <= 0 or num_tokens <= 0:
                 self._is_closed = True
                 return
             match = self.forecast.match(sequence)
@@ -195,8 +196,15 @@ class Planning:
         return True
 
     def _lacks_room(self, num_wanted: int, match: PageNode | None) -> bool:
-        num_running = len(self._kept) + len(self._later)
-        return num_running >= self._limits.max_num_running or num_wanted > self.forecast.num_available_beside(match)
+        is_short_of_pages = num_wanted > self.forecast.num_available_beside(match)
+        return self._is_full() or self._num_free_tokens() <= 0 or is_short_of_pages
+
+    def _is_full(self) -> bool:
+        """Whether nobody can start without displacing somebody, who then also leaves the token set aside for them."""
+        return len(self._kept) + len(self._later) >= self._limits.max_num_running
+
+    def _num_free_tokens(self) -> int:
+        return self._num_tokens_left - self._num_tokens_reserved
 
     def _num_pages_outside_kept(self, match: PageNode | None) -> int:
         """Pages that would be available if all of `_later` were preempted."""
@@ -211,7 +219,7 @@ class Planning:
         page_ids = match.page_ids() if match else ()
         num_computed = len(page_ids) * self._memory.page_size
         self.admitted.append(Admission(sequence, match, num_computed))
-        num_tokens = min(sequence.num_tokens - num_computed, self._num_tokens_left - self._num_tokens_reserved)
+        num_tokens = min(sequence.num_tokens - num_computed, self._num_free_tokens())
         num_new_pages = self._memory.num_pages_for(num_computed + num_tokens) - len(page_ids)
         self._advance(sequence, match, num_computed, num_tokens, page_ids, num_new_pages)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 from contract_runner import VOCAB_SIZE, ContractCore, build_contract_core, expected_answer
@@ -156,11 +157,19 @@ def test_ignore_eos_ignores_the_models_ends_and_only_these(contract_core: Contra
     assert eos in transcript.token_ids("a")
 
 
-def test_an_end_token_before_min_tokens_does_not_end_the_answer(contract_core: ContractCore):
+def test_an_end_token_before_min_tokens_does_not_end_the_answer(contract_core: ContractCore, monkeypatch):
     """Even when a sampler lets one through: a token counts as an end only after `min_tokens` others."""
-    end = first_tokens()[0]
-    contract_core.add(generation_request("a", max_tokens=8, min_tokens=5, stop_token_ids=(end,)))
-    assert len(run_to_end(contract_core).token_ids("a")) > 5
+    sampler = contract_core._sampler
+    masked_sample = sampler.sample
+
+    def unmasked_sample(logits, rows):
+        return masked_sample(logits, [replace(row, params=replace(row.params, min_tokens=0)) for row in rows])
+
+    monkeypatch.setattr(sampler, "sample", unmasked_sample)
+    everything = tuple(range(VOCAB_SIZE))
+    contract_core.add(generation_request("a", max_tokens=8, min_tokens=5, stop_token_ids=everything))
+    transcript = run_to_end(contract_core)
+    assert (len(transcript.token_ids("a")), transcript.finish("a")) == (6, "stop")
 
 
 def test_an_answer_ends_at_max_tokens(contract_core: ContractCore):

@@ -52,12 +52,16 @@ def test_a_younger_decode_is_not_starved_by_an_older_prefill():
 
 
 def test_there_run_never_more_sequences_than_tokens_in_a_step():
-    """Otherwise some decode could not have its token."""
+    """Otherwise some decode could not have its token; a higher class displaces somebody for place and token alike."""
     core = build_contract_core(core_config(max_num_batched_tokens=2, max_num_sequences=8))
-    for name in "abcd":
-        core.add(generation_request(name, [1], max_tokens=6))
-    run_to_end(core)
-    assert max(len(step) for step in computed(core)) == 2
+    core.add(generation_request("low", [1], max_tokens=6))
+    core.add(generation_request("lower", [2, 3], max_tokens=6))
+    core.step()
+    core.add(generation_request("high", [4], max_tokens=6, priority=1))
+    while core.has_work():
+        core.step()
+        assert core.stats().num_running <= 2
+    assert computed(core)[:2] == [{"low": 1, "lower": 1}, {"high": 1, "low": 1}]
 
 
 def test_a_higher_class_goes_first_and_displaces_a_lower_one_when_places_run_out():
@@ -122,6 +126,53 @@ def test_a_large_request_displaces_nobody_when_that_would_not_help():
     transcript = run_to_end(core)
     assert transcript.events["low"][-1].num_preemptions == 0
     assert set(computed(core)[1]) == {"peer", "low"}
+
+
+def test_a_prompt_starts_only_when_all_of_it_fits_beside_what_others_still_need():
+    """A prompt in chunks will need the pages that are free now: who took them would be preempted for it."""
+    core = build_contract_core(core_config(num_pages=8, max_num_batched_tokens=8, enable_prefix_cache=False))
+    core.add(generation_request("first", range(20), max_tokens=1))
+    core.add(generation_request("second", range(16), max_tokens=1))
+    run_to_end(core)
+    assert computed(core) == [{"first": 8}, {"first": 8}, {"first": 4}, {"second": 8}, {"second": 8}]
+    assert core.stats().num_preemptions == 0
+
+
+def test_nobody_of_its_class_starts_in_the_step_that_preempts_a_sequence():
+    """The pages that it gave up are for those before it, not for a newcomer behind it."""
+    core = build_contract_core(core_config(num_pages=7, max_num_batched_tokens=64, enable_prefix_cache=False))
+    core.add(generation_request("old", range(8), max_tokens=6))
+    core.add(generation_request("young", range(16), max_tokens=6))
+    core.step()
+    core.add(generation_request("newcomer", [1], max_tokens=1))
+    core.add(generation_request("high", [2], max_tokens=1, priority=1))
+    transcript = Transcript()
+    transcript.take(core.step())
+    assert set(computed(core)[-1]) == {"high", "old"}
+    run_to_end(core, transcript)
+    assert transcript.events["young"][-1].num_preemptions == 1
+
+
+def test_the_pages_of_a_cancelled_request_serve_the_next_one_in_the_same_step():
+    """Its end and the other's start are one commit."""
+    core = build_contract_core(core_config(num_pages=4, max_num_batched_tokens=64))
+    core.add(generation_request("goes", range(13), max_tokens=3))
+    core.step()
+    core.add(generation_request("comes", range(10, 23), max_tokens=3))
+    core.cancel("goes")
+    core.step()
+    assert set(computed(core)[-1]) == {"comes"}
+    core.check_integrity()
+
+
+def test_starts_of_one_step_are_shared_out_among_clients():
+    """Each start counts at once, not only when it is committed."""
+    core = build_contract_core(core_config(max_num_sequences=2))
+    core.add(generation_request("busy-0", [1], fairness_key="busy"))
+    core.add(generation_request("busy-1", [1], fairness_key="busy"))
+    core.add(generation_request("quiet", [2], fairness_key="quiet"))
+    core.step()
+    assert set(computed(core)[0]) == {"busy-0", "quiet"}
 
 
 def test_requests_with_one_prompt_compute_it_once():
