@@ -220,6 +220,20 @@ def test_damage_anywhere_is_reported_with_the_remedy(key_path, random_record):
     store.close()
 
 
+def test_damage_in_a_page_that_no_query_reads_is_found(key_path, random_record):
+    """The rows still read well, the index of ids is broken: the file is not to be trusted as a whole."""
+    filled(key_path, random_record)
+    connection = sqlite3.connect(key_path)
+    (page,) = connection.execute("SELECT rootpage FROM sqlite_master WHERE type = 'index'").fetchone()
+    (page_bytes,) = connection.execute("PRAGMA page_size").fetchone()
+    connection.close()
+    content = bytearray(key_path.read_bytes())
+    content[(page - 1) * page_bytes : (page - 1) * page_bytes + 8] = b"\xff" * 8
+    key_path.write_bytes(content)
+    with pytest.raises(KeyStoreCorrupt, match="restore"):
+        KeyStore.open(key_path)
+
+
 @pytest.mark.parametrize(
     "statement",
     [
