@@ -38,7 +38,7 @@ format: $(VENV)/.test
 	$(BIN)/ruff format .
 
 bench: $(VENV)/.test
-	$(BIN)/python benchmarks/bench_serving.py
+	$(BIN)/python -m benchmarks.bench_serving
 
 starter: $(VENV)/.test
 	$(BIN)/python models/starter/train.py

@@ -132,7 +132,7 @@ async def build_app(settings: Settings) -> Appliance:
         closing.push_async_callback(asyncio.to_thread, writer.close)
         keyring = closing.enter_context(SubjectKeyring(layout.subject_keys_db, state.kek))
         reader = closing.enter_context(AuditReader(layout.audit_db))
-        trail = AuditTrail(_CountedSink(writer, metrics), keyring, Clock(), trust=trust)
+        trail = AuditTrail(_MeasuredSink(writer, metrics), keyring, Clock(), trust=trust)
         closing.push_async_callback(_record_stop, trail, writer)
         await trail.append(
             Kind.APPLIANCE_STARTED, SYSTEM, layout.root.name, _start_facts(settings, provisioned.changes)
@@ -192,8 +192,8 @@ async def build_app(settings: Settings) -> Appliance:
         return appliance
 
 
-class _CountedSink:
-    """The writer, with a count per kind."""
+class _MeasuredSink:
+    """The writer, with a count and the wait per kind."""
 
     def __init__(self, writer: AuditWriter, metrics: ServingMetrics) -> None:
         self._writer = writer
@@ -201,7 +201,8 @@ class _CountedSink:
 
     async def append(self, event: Event) -> Receipt:
         """Append; see `audit.writer.AuditWriter.append`."""
-        receipt = await self._writer.append(event)
+        with self._metrics.append_seconds.labels(event.kind).time():
+            receipt = await self._writer.append(event)
         self._metrics.records.labels(event.kind).inc()
         return receipt
 

@@ -69,6 +69,13 @@ class ServingMetrics:
         self.commit_seconds = Histogram(
             "cloister_audit_commit_seconds", "One commit of the log.", registry=self.registry, buckets=COMMIT_S
         )
+        self.append_seconds = Histogram(
+            "cloister_audit_append_seconds",
+            "Wait of one event until it is durable: at most the commit in flight and its own.",
+            ("kind",),
+            registry=self.registry,
+            buckets=COMMIT_S,
+        )
         self.leaves_per_commit = Histogram(
             "cloister_audit_leaves_per_commit", "Group commit size.", registry=self.registry, buckets=TOKENS[:9]
         )
