@@ -9,23 +9,20 @@ network, an environment variable as input, a file that the configuration does no
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import faulthandler
-import os
-import signal
 import socket
 import sys
-import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import IntEnum
-from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from engine.batch import Batch, ModelRunner
 from engine.config import EngineConfig
 from engine.errors import RequestRefused
+from engine.faults import IntegrityBroken, LoadBroken, UnexpectedMessage, fault_of
 from engine.health import EngineInfo
+from engine.process_ties import ignore_terminal, stay_with_parent
 from engine.request import GenerationRequest, StepEvent
 from engine.stats import CoreStats
 from engine.weights.errors import LoadError
@@ -33,11 +30,9 @@ from engine.wire import (
     Add,
     Cancel,
     Configure,
-    Fault,
     FrameTooLarge,
     Loaded,
     LoadFailed,
-    MalformedFrame,
     Refused,
     Started,
     Step,
@@ -225,53 +220,6 @@ def check_integrity(core: Core) -> None:
         core.check_integrity()
     except AssertionError as error:
         raise IntegrityBroken from error
-
-
-class UnexpectedMessage(Exception):
-    """A well-formed message at a time when our service does not send it."""
-
-
-class LoadBroken(Exception):
-    """The loader raised what it does not promise to raise."""
-
-
-class IntegrityBroken(Exception):
-    """Pages are lost or owned twice."""
-
-
-FAULT_CODES: dict[type[Exception], str] = {
-    MalformedFrame: "malformed_frame",
-    UnexpectedMessage: "unexpected_message",
-    LoadBroken: "load_broken",
-    IntegrityBroken: "integrity_failed",
-}
-
-
-def fault_of(error: Exception) -> Fault:
-    """Name class and place of an exception.  Its text stays here: it may quote what a user wrote."""
-    cause = error.__cause__ or error
-    frames = traceback.extract_tb(cause.__traceback__)
-    where = f"{'/'.join(Path(frames[-1].filename).parts[-2:])}:{frames[-1].lineno} {frames[-1].name}" if frames else ""
-    return Fault(FAULT_CODES.get(type(error), "step_failed"), type(cause).__name__, where)
-
-
-def stay_with_parent(parent_pid: int) -> None:
-    """Die when the parent dies, where the system offers that; the closing socket says it everywhere else.
-
-    The load does not look at the socket, so without this a parent's death would leave minutes of hashing behind.
-    """
-    if sys.platform == "linux":
-        pr_set_pdeathsig = 1
-        if ctypes.CDLL(None, use_errno=True).prctl(pr_set_pdeathsig, signal.SIGKILL, 0, 0, 0) != 0:
-            raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG)")
-        if os.getppid() != parent_pid:  # it died before the call
-            os._exit(ExitStatus.STOPPED)
-
-
-def ignore_terminal() -> None:
-    """Leave the order to stop to the service: Ctrl-C and a service unit's SIGTERM reach every process at once."""
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)
 
 
 def start(arguments: list[str], build_core: BuildCore) -> ExitStatus:
