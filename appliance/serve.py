@@ -19,7 +19,7 @@ import structlog
 
 from appliance.admission import AdmissionDoor, Obstacle
 from appliance.audit_trail import AuditTrail, Kind
-from appliance.errors import ApplianceError, GenerationFailed, NotFound, Overloaded, Unavailable, recorded
+from appliance.errors import ApplianceError, Forbidden, GenerationFailed, NotFound, Overloaded, Unavailable, recorded
 from appliance.gate import Asking, PolicyGate
 from appliance.inference import Admission, Finished, InferenceRequest
 from appliance.metrics import ServingMetrics
@@ -142,9 +142,9 @@ class Walk:
     def _require_known_obligations(self, allow: Allow) -> None:
         # An obligation that cannot be carried out denies: encrypted content has no store in this release.
         if allow.obligations.log_level == "encrypted":
-            raise Unavailable(
+            raise Forbidden(
                 "policy obliges keeping encrypted content, which this release cannot do; change the policy",
-                code="obligation_unknown",
+                code="obligation_unsupported",
             )
 
     async def _record_admission(

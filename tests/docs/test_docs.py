@@ -23,9 +23,13 @@ def _words(path: Path) -> set[str]:
 
 def test_every_setting_is_documented_with_its_default(repository: Path):
     """docs/settings.md has a row for every setting and none that does not exist."""
-    documented = {word for word in _words(repository / "docs/settings.md") if word.startswith(PREFIX)}
+    page = repository / "docs/settings.md"
+    rows = dict(re.findall(r"^\| `(CLOISTER_\w+)` \| ([^|]+) \|", page.read_text(), re.MULTILINE))
     client = {"CLOISTER_API_KEY", "CLOISTER_URL"}
-    assert documented == {PREFIX + name.upper() for name in Settings.model_fields} | client
+    assert set(rows) == {PREFIX + name.upper() for name in Settings.model_fields} | client
+    for name, field in Settings.model_fields.items():
+        if isinstance(field.default, (int, float, str)):
+            assert rows[PREFIX + name.upper()] == str(field.default), name
 
 
 def test_every_event_kind_is_documented(repository: Path):
@@ -103,7 +107,7 @@ def test_the_readme_has_exactly_two_set_up_commands(repository: Path):
 
 def test_no_dangerous_call_is_in_the_tree(repository: Path):
     """No pickle, no torch.load, no shell, no eval: scanners must find nothing (DESIGN 7.6)."""
-    banned = re.compile(r"\b(pickle|torch\.load|torch\.save|marshal|shelve|shell=True|trust_remote_code=True)\b|\beval\(")
+    banned = re.compile(r"\b(pickle|torch\.(load|save)|marshal|shelve|eval|exec|os\.system)\b")
     for package in (*PACKAGES, "models", "benchmarks"):
         for path in (repository / package).rglob("*.py"):
             for node in ast.walk(ast.parse(path.read_text())):
