@@ -5,8 +5,8 @@ Rules, in this order:
     1. classes from the highest down; in a class those that run, the older first, then those that wait;
     2. every running sequence that lacks one token gets that token: its share of the budget is set aside first;
     3. pages that are missing come from the lowest class's youngest sequence, but never from one of higher rank;
-    4. a waiting sequence starts when its known tokens fit beside what those before it still need; it may displace lower
-       classes, never its own; when it does not fit, nobody behind it starts either;
+    4. a waiting sequence starts when all its known tokens fit and leave a page to each that runs before it; it may
+       displace lower classes, never its own; when it does not fit, nobody behind it starts either;
     5. a waiting sequence whose next page is being computed in this very step waits one step and finds it cached.
 So the first of the highest class always advances, whatever else happens.
 """
@@ -114,8 +114,6 @@ class Planning:
         self._num_tokens_left = limits.max_num_tokens
         self._num_tokens_reserved = sum(sequence.is_decoding for sequence in self._later)
         """Set aside for those of `_later` that need one token."""
-        self._num_pages_owed = 0
-        """Pages that `_kept` still needs, beyond this step, for the tokens that are known."""
         self._closed_from: int | None = None
         """No sequence of this class or a lower one starts: one of it was preempted in this step."""
         self._is_closed = False
@@ -153,7 +151,7 @@ class Planning:
         if num_tokens:
             self._advance(sequence, sequence.node, sequence.num_computed, num_tokens, sequence.page_ids, num_new_pages)
         else:
-            self._keep(sequence, num_held)
+            self._kept.append(sequence)
 
     def _may_start(self, priority: int) -> bool:
         is_below_preempted = self._closed_from is not None and priority <= self._closed_from
@@ -186,7 +184,7 @@ class Planning:
 
     def _make_room(self, sequence: Sequence, match: PageNode | None) -> bool:
         depth = match.depth if match else 0
-        num_wanted = self._memory.num_pages_for(sequence.num_tokens) - depth + self._num_pages_owed + len(self._kept)
+        num_wanted = self._memory.num_pages_for(sequence.num_tokens) - depth + len(self._kept)
         if self._lacks_room(num_wanted, match) and num_wanted > self._num_pages_outside_kept(match):
             return False
         while self._lacks_room(num_wanted, match):
@@ -246,11 +244,7 @@ class Planning:
         depth = node.depth if node else 0
         if self._memory.shares_pages and end // self._memory.page_size > depth:
             self._in_progress.add((node or sequence.request.cache_salt, sequence.page_key(depth)))
-        self._keep(sequence, len(chunk.page_ids))
-
-    def _keep(self, sequence: Sequence, num_pages: int) -> None:
         self._kept.append(sequence)
-        self._num_pages_owed += self._memory.num_pages_for(sequence.num_tokens) - num_pages
 
     def _displace_last(self) -> None:
         sequence = self._later.pop()

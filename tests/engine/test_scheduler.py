@@ -128,14 +128,24 @@ def test_a_large_request_displaces_nobody_when_that_would_not_help():
     assert set(computed(core)[1]) == {"peer", "low"}
 
 
-def test_a_prompt_starts_only_when_all_of_it_fits_beside_what_others_still_need():
-    """A prompt in chunks will need the pages that are free now: who took them would be preempted for it."""
+def test_a_prompt_starts_only_when_all_of_it_fits():
+    """A start that is paid for by the first chunk alone would be preempted, and computed again, in the middle."""
     core = build_contract_core(core_config(num_pages=8, max_num_batched_tokens=8, enable_prefix_cache=False))
     core.add(generation_request("first", range(20), max_tokens=1))
     core.add(generation_request("second", range(16), max_tokens=1))
     run_to_end(core)
     assert computed(core) == [{"first": 8}, {"first": 8}, {"first": 4}, {"second": 8}, {"second": 8}]
     assert core.stats().num_preemptions == 0
+
+
+def test_a_start_leaves_a_page_to_each_that_runs():
+    """A start that takes the last page is preempted by the next decode that begins one."""
+    core = build_contract_core(core_config(num_pages=4, max_num_batched_tokens=64, enable_prefix_cache=False))
+    core.add(generation_request("runs", [1, 2, 3, 4], max_tokens=3))
+    core.step()
+    core.add(generation_request("newcomer", range(8), max_tokens=1))
+    run_to_end(core)
+    assert [set(step) for step in computed(core)] == [{"runs"}, {"runs"}, {"runs"}, {"newcomer"}]
 
 
 def test_nobody_of_its_class_starts_in_the_step_that_preempts_a_sequence():
