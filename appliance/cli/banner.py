@@ -19,8 +19,18 @@ DEVELOPMENT = (
 
 
 @dataclass(frozen=True, slots=True)
+class FirstToken:
+    """Proof that the whole walk works: an answer to the developer's key, over HTTP."""
+
+    after_ms: int
+    """From the call to the first piece of text."""
+    answer: str
+    receipt: str
+
+
+@dataclass(frozen=True, slots=True)
 class Ready:
-    """What is known once the first token has come back."""
+    """What is known once the API answers."""
 
     url: str
     model: str
@@ -28,9 +38,8 @@ class Ready:
     log_key: Path
     new_keys: Mapping[str, str]
     """Role -> key, of the keys made by this start; empty when the state was reused."""
-    first_answer: str
-    first_token_ms: int
-    receipt: str
+    first: FirstToken | None
+    """None when the developer's key is not accepted any more: revoked, or expired."""
 
 
 def ready_banner(ready: Ready) -> str:
@@ -43,8 +52,7 @@ def ready_banner(ready: Ready) -> str:
         parts.append(f"\nUnder development trust they also stand in {ready.keys_file} (mode 0600).\n")
     parts += [
         f"Serving {ready.model} on {ready.url}",
-        f"The first token came back after {ready.first_token_ms} ms: {ready.first_answer!r}",
-        f"Its receipt in the log: {ready.receipt}",
+        *_first_token_lines(ready.first),
         f"The log's public key: {ready.log_key}",
         "",
         "Ask it from a shell:",
@@ -59,6 +67,18 @@ def ready_banner(ready: Ready) -> str:
         "Stop with Ctrl-C.",
     ]
     return "\n".join(parts)
+
+
+def _first_token_lines(first: FirstToken | None) -> list[str]:
+    if first is None:
+        return [
+            "No first token was asked for: the developer's key is revoked or has expired.",
+            "The other keys work; for a new set, start with another CLOISTER_STATE_DIR.",
+        ]
+    return [
+        f"The first token came back after {first.after_ms} ms: {first.answer!r}",
+        f"Its receipt in the log: {first.receipt}",
+    ]
 
 
 def curl_line(ready: Ready) -> str:

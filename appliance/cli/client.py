@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any, Literal
 
 import httpx
@@ -26,14 +25,6 @@ class ClientRefused(Exception):
     def __init__(self, message: str, exit_code: int = 1) -> None:
         super().__init__(message)
         self.exit_code = exit_code
-
-
-@dataclass(frozen=True, slots=True)
-class StreamedAnswer:
-    """A streamed answer, piece by piece, with the receipt of its admission."""
-
-    receipt: str
-    pieces: Iterator[str]
 
 
 class ApplianceClient:
@@ -71,12 +62,7 @@ class ApplianceClient:
                 self._raise(response)
             yield response.headers
             for line in response.iter_lines():
-                if line.startswith("data: ") and line != "data: [DONE]":
-                    chunk = json.loads(line.removeprefix("data: "))
-                    if "error" in chunk:
-                        raise ClientRefused(chunk["error"]["message"])
-                    for choice in chunk["choices"]:
-                        yield choice["delta"].get("content") or ""
+                yield text_of(line)
 
     def _checked(self, send: Any) -> httpx.Response:  # noqa: ANN401 - a bound httpx call
         try:
@@ -91,6 +77,20 @@ class ApplianceClient:
         error = response.json()["error"]
         exit_code = 3 if response.status_code == httpx.codes.FORBIDDEN else 1
         raise ClientRefused(f"{response.status_code} {error['code']}: {error['message']}", exit_code)
+
+
+def text_of(line: str) -> str:
+    """Give the new text in one line of a streamed chat completion; other lines have none.
+
+    Raises:
+        ClientRefused: the line says that the answer was given up.
+    """
+    if not line.startswith("data: ") or line == "data: [DONE]":
+        return ""
+    chunk = json.loads(line.removeprefix("data: "))
+    if "error" in chunk:
+        raise ClientRefused(chunk["error"]["message"])
+    return "".join(choice["delta"].get("content") or "" for choice in chunk["choices"])
 
 
 def read_key(role: Role, layout: StateLayout) -> str:

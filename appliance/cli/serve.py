@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping
 
 import httpx
 import uvloop
 
 from appliance.app import Appliance
-from appliance.cli.banner import Ready, ready_banner
-from appliance.cli.client import ClientRefused, read_key
+from appliance.cli.banner import FirstToken, Ready, ready_banner
+from appliance.cli.client import ClientRefused, read_key, text_of
 from appliance.cli.refusals import exits_cleanly
 from appliance.cli.sample import MESSAGES
 from appliance.logs import configure_logs
@@ -32,29 +31,42 @@ def serve() -> None:
 
 
 async def _announce(settings: Settings, appliance: Appliance) -> None:
-    ready = await _first_token(settings, appliance, appliance.new_keys)
-    print(ready_banner(ready), flush=True)
-
-
-async def _first_token(settings: Settings, appliance: Appliance, new_keys: Mapping[str, str]) -> Ready:
-    """Ask over HTTP with the developer's key, as anyone else would: the whole walk has to work."""
     layout = StateLayout(settings.state_dir.resolve())
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     url = f"http://{host}:{settings.port}"
-    body = {"model": appliance.model.name, "messages": MESSAGES, "temperature": 0, "stream": False}
-    headers = {"authorization": f"Bearer {read_key('developer', layout)}"}
-    started = time.monotonic()
-    async with httpx.AsyncClient(base_url=url, timeout=FIRST_TOKEN_TIMEOUT, trust_env=False) as client:
-        response = await client.post("/v1/chat/completions", json=body, headers=headers)
-    if response.is_error:
-        raise ClientRefused(f"the first request failed with {response.status_code}: {response.text}")
-    return Ready(
+    ready = Ready(
         url=url,
         model=appliance.model.name,
         keys_file=layout.dev_keys,
         log_key=layout.log_vkey,
-        new_keys=new_keys,
-        first_answer=response.json()["choices"][0]["message"]["content"],
-        first_token_ms=round((time.monotonic() - started) * 1000),
-        receipt=response.headers["x-cloister-receipt"],
+        new_keys=appliance.new_keys,
+        first=await _first_token(url, appliance.model.name, read_key("developer", layout)),
     )
+    print(ready_banner(ready), flush=True)
+
+
+async def _first_token(url: str, model: str, key: str) -> FirstToken | None:
+    """Ask over HTTP with the developer's key, as anyone else would: the whole walk has to work.
+
+    Raises:
+        ClientRefused: it does not.
+    """
+    body = {"model": model, "messages": MESSAGES, "temperature": 0, "stream": True}
+    headers = {"authorization": f"Bearer {key}"}
+    started = time.monotonic()
+    after_ms, pieces = 0, []
+    async with (
+        httpx.AsyncClient(base_url=url, timeout=FIRST_TOKEN_TIMEOUT, trust_env=False) as client,
+        client.stream("POST", "/v1/chat/completions", json=body, headers=headers) as response,
+    ):
+        if response.status_code == httpx.codes.UNAUTHORIZED:
+            return None
+        if response.is_error:
+            await response.aread()
+            raise ClientRefused(f"the first request failed with {response.status_code}: {response.text}")
+        async for line in response.aiter_lines():
+            piece = text_of(line)
+            if piece and not pieces:
+                after_ms = round((time.monotonic() - started) * 1000)
+            pieces.append(piece)
+        return FirstToken(after_ms, "".join(pieces), response.headers["x-cloister-receipt"])
