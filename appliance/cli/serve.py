@@ -54,7 +54,8 @@ async def _first_token(url: str, model: str, key: str) -> FirstToken | None:
     body = {"model": model, "messages": MESSAGES, "temperature": 0, "stream": True}
     headers = {"authorization": f"Bearer {key}"}
     started = time.monotonic()
-    after_ms, pieces = 0, []
+    after_ms = 0
+    pieces: list[str] = []
     async with (
         httpx.AsyncClient(base_url=url, timeout=FIRST_TOKEN_TIMEOUT, trust_env=False) as client,
         client.stream("POST", "/v1/chat/completions", json=body, headers=headers) as response,
