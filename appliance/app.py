@@ -46,7 +46,7 @@ from appliance.state.opening import OpenState, hold_state, open_state, read_appr
 from appliance.text.tokenizer import ModelTokenizer
 from audit.content import SubjectKeyring
 from audit.event import Event, JsonValue, Receipt
-from audit.reader import AuditReader
+from audit.reader import AuditReader, EntryFilter
 from audit.writer import AuditWriter, WriterConfig, WriterState
 from engine.config import EngineConfig
 from engine.service import EngineInfo, EngineService
@@ -237,8 +237,13 @@ async def _record_stop(trail: AuditTrail, writer: AuditWriter) -> None:
 
 
 async def _close_what_was_left_open(trail: AuditTrail, reader: AuditReader) -> None:
-    """Give every admitted request of the last run, which died before it could, its one terminal record."""
-    for open_subject in await asyncio.to_thread(reader.open_subjects, PAIRING):
+    """Give every admitted request of the last run, which died before it could, its one terminal record.
+
+    `policy:loaded` comes after this step in every start, so nothing older than the newest of them is still open.
+    """
+    done = reader.entries(EntryFilter(kind=Kind.POLICY_LOADED.value), limit=1, newest=True).entries
+    from_index = done[0].index if done else 0
+    for open_subject in await asyncio.to_thread(reader.open_subjects, PAIRING, from_index=from_index):
         facts: dict[str, JsonValue] = {"admitted_index": open_subject.index, "outcome": "abandoned"}
         await trail.append(Kind.REQUEST_ABANDONED, SYSTEM, open_subject.subject, facts)
 
