@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 PYTEST := PYTHONPATH=tests/guard $(BIN)/python -m pytest
 
-.PHONY: help serve test check format test-long bench starter clean
+.PHONY: help serve test check format test-long interop bench starter clean
 .DEFAULT_GOAL := help
 
 help:
@@ -14,6 +14,7 @@ help:
 	@echo "make test       install into .venv, run the whole suite"
 	@echo "make check      lint, types, import contracts, docs"
 	@echo "make test-long  the long lanes: many crash rounds, large fuzz"
+	@echo "make interop    check model signatures with the released model_signing tool, both ways"
 	@echo "make bench      drive a running appliance with a real trace and print one table"
 	@echo "make starter    train the starter model again from its seed"
 
@@ -36,6 +37,12 @@ check: $(VENV)/.test
 format: $(VENV)/.test
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+# The released signing tool in an environment of its own, both directions.
+interop: $(VENV)/.test
+	$(PYTHON) -m venv .venv-interop
+	.venv-interop/bin/python -m pip install --quiet model-signing==1.1.1 pyOpenSSL==26.4.0
+	CLOISTER_MODEL_SIGNING=$(CURDIR)/.venv-interop/bin/model_signing $(PYTEST) tests/offline_bundle/test_interop_model_signing.py
 
 bench: $(VENV)/.test
 	$(BIN)/python -m benchmarks.bench_serving
