@@ -1,6 +1,7 @@
-"""uvicorn's HTTP/1.1 protocol with two additions: a deadline for the request head, and our error body for bad HTTP.
+"""uvicorn's HTTP/1.1 protocol, guarded: a deadline for the request head, our error body, a way to drop a connection.
 
-Without the deadline a client that sends one header byte a minute holds a connection for ever.
+Without the deadline a client that sends one header byte a minute holds a connection for ever; without the way to drop
+it, so does one that never reads its answer.
 """
 
 from __future__ import annotations
@@ -9,6 +10,8 @@ import asyncio
 from typing import Any, cast
 
 from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from appliance.api.sse import ABORT_EXTENSION
 
 HEAD_DEADLINE_S = 15.0
 BAD_HTTP_BODY = (
@@ -35,6 +38,9 @@ class GuardedH11Protocol(H11Protocol):
     def data_received(self, data: bytes) -> None:
         """Take bytes in; once they complete a head, the body's own deadline takes over."""
         super().data_received(data)
+        if self.scope is not None:  # the application's task reads it after this call has returned
+            extensions = self.scope.setdefault("extensions", {})
+            extensions[ABORT_EXTENSION] = {"abort": self.transport.abort}
         if self._in_request():
             self._forget_head()
         elif self._head_timer is None:

@@ -18,9 +18,10 @@ from engine.request import SamplingParams
 from policies.decision import Obligations
 
 SeedSource: TypeAlias = Callable[[], int]
-"""Draws a seed, 0 <= seed < 2**63."""
+"""Draws a seed, 0 <= seed < SEED_SPACE."""
 
-SEED_SPACE = 2**63
+SEED_SPACE = 2**64
+"""Every seed that a client may send has its own stream; a negative one is its two's complement."""
 MAX_CHARACTERS_PER_TOKEN = 64
 """A prompt with more characters than this times the model's length cannot fit; it is refused before tokenization."""
 

@@ -22,6 +22,8 @@ from appliance.errors import ApplianceError
 DONE = b"data: [DONE]\n\n"
 CLIENT_CLOSED = "client_closed"
 CLIENT_STALLED = "client_stalled"
+ABORT_EXTENSION = "cloister.connection"
+"""Put into the scope by `appliance.http_protocol`; absent under any other server."""
 SERVER_BROKE = "connection_task_ended"
 
 Events: TypeAlias = AsyncIterator[bytes]
@@ -54,6 +56,13 @@ async def disconnected(receive: Receive) -> None:
         pass
 
 
+def abort_connection(scope: Scope) -> None:
+    """Drop the connection with whatever waits in it: closing in order would wait for a reader who does not read."""
+    abort = scope.get("extensions", {}).get(ABORT_EXTENSION)
+    if abort is not None:
+        abort["abort"]()
+
+
 class _Stalled(Exception):
     """The client did not take an event in time."""
 
@@ -75,7 +84,6 @@ class EventStream(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Write until the end, or until the reader is no longer there to read."""
-        del scope  # nothing about the request matters any more
         writing = asyncio.create_task(self._write(send), name="sse write")
         leaving = asyncio.create_task(disconnected(receive), name="sse disconnect")
         try:
@@ -86,6 +94,7 @@ class EventStream(Response):
                 self._abandon(CLIENT_CLOSED)
         except _Stalled:
             self._abandon(CLIENT_STALLED)
+            abort_connection(scope)
         except OSError:
             self._abandon(CLIENT_CLOSED)
         except BaseException:
