@@ -14,6 +14,7 @@ from torch import Tensor
 
 from engine.batch import Batch
 from engine.config import DType, EngineConfig
+from engine.denormals import denormals_flushed
 from engine.inputs import build_inputs
 from engine.layers.kv_cache import KvCache, kv_page_bytes
 from engine.models.config_reader import read_model_spec
@@ -65,6 +66,7 @@ class ModelRunnerCpu:
         self._cache = cache
         self._dtype = dtype
 
+    @denormals_flushed()
     @torch.inference_mode()
     def forward(self, batch: Batch) -> Tensor:
         """Compute the batch; contract in `engine.batch.ModelRunner`."""
@@ -72,10 +74,11 @@ class ModelRunnerCpu:
         return self._decoder.forward(inputs, self._cache)
 
 
+@denormals_flushed()
 def load_runner(config: EngineConfig, *, clock: Callable[[], float] = perf_counter) -> LoadedModel:
     """Verify a model folder, build the model and its KV memory.
 
-    Sets torch's threads and its treatment of denormals for this process.
+    Sets torch's threads for this process.
 
     Args:
         config: paths, digests and bounds.
@@ -86,8 +89,6 @@ def load_runner(config: EngineConfig, *, clock: Callable[[], float] = perf_count
     """
     if config.num_threads:
         torch.set_num_threads(config.num_threads)
-    # One denormal in an activation makes a step a hundred times slower, and is worth nothing.
-    torch.set_flush_denormal(True)
     dtype = DTYPES[config.dtype]
 
     started = clock()

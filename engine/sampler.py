@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from engine.batch import SampledToken, SamplingRow
+from engine.denormals import denormals_flushed
 from engine.sampling.draws import draw_key, exponential_noise
 from engine.sampling.logprobs import token_logprobs
 from engine.sampling.shaping import changes_scores, shape_scores
@@ -31,6 +32,7 @@ GREEDY_BELOW = 1e-5
 class Sampler:
     """The CPU's `engine.batch.TokenSampler`; holds nothing."""
 
+    @denormals_flushed()
     @torch.inference_mode()
     def sample(self, logits: Tensor, rows: Sequence[SamplingRow]) -> tuple[SampledToken, ...]:
         """Choose one token per row; contract in `engine.batch.TokenSampler`."""
@@ -57,9 +59,12 @@ def _draws(row: SamplingRow) -> bool:
 
 
 def _infinite_rows(logits: Tensor) -> list[str | None]:
-    lowest, highest = torch.aminmax(logits, dim=-1)
-    finite = (lowest.isfinite() & highest.isfinite()).tolist()
-    return [None if row_is_finite else NAN_LOGITS for row_is_finite in finite]
+    # One NaN or infinity makes a row's sum so too, and a sum is the cheapest pass; only a suspect is looked at closely.
+    sums = logits.sum(dim=-1).isfinite().tolist()
+    return [
+        None if sum_is_finite or bool(logits[row].isfinite().all()) else NAN_LOGITS
+        for row, sum_is_finite in enumerate(sums)
+    ]
 
 
 def _choose(scores: Tensor, rows: list[SamplingRow]) -> list[int | str]:

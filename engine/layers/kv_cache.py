@@ -19,7 +19,7 @@ class KvCache:
         shape = (num_pages, page_size, num_kv_heads, head_dim)
         self.num_pages = num_pages
         self.page_size = page_size
-        # Zeros are lazily backed by the system: memory is taken when a page is first written.
+        # Written at once, so that memory which is not there is missed at start and not under load.
         self.keys: tuple[Tensor, ...] = tuple(torch.zeros(shape, dtype=dtype) for _ in range(num_layers))
         self.values: tuple[Tensor, ...] = tuple(torch.zeros(shape, dtype=dtype) for _ in range(num_layers))
 

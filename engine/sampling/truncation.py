@@ -42,41 +42,44 @@ def truncate(probs: Tensor, params: Sequence[SamplingParams]) -> tuple[Candidate
     vocab_size = probs.shape[1]
     found: list[Candidates | None] = [None] * len(params)
     for width in (*(width for width in CANDIDATE_WIDTHS if width < vocab_size), vocab_size):
-        # top_p is a share of what top_k leaves, so a look narrower than top_k decides nothing.
-        rows = [row for row, one in enumerate(params) if found[row] is None and _decidable(one, width, vocab_size)]
+        rows = [row for row, candidates in enumerate(found) if candidates is None]
         if not rows:
-            continue
+            break
         values, token_ids = probs[rows].topk(width)
-        kept = _kept(values, [params[row] for row in rows])
-        # A cut inside the width proves that nothing beyond it survives, ties included.
-        complete = (~kept[:, -1] | (width == vocab_size)).tolist()
+        kept, is_certain = _kept(values, [params[row] for row in rows])
         values = values * kept
-        for place, row in enumerate(rows):
-            if complete[place]:
-                found[row] = Candidates(token_ids[place], values[place])
+        for place, certain in enumerate(is_certain.tolist()):
+            if certain or width == vocab_size:
+                found[rows[place]] = Candidates(token_ids[place], values[place])
     return tuple(candidates for candidates in found if candidates is not None)
 
 
-def _decidable(params: SamplingParams, width: int, vocab_size: int) -> bool:
-    return params.top_k <= width or width == vocab_size
-
-
-def _kept(values: Tensor, params: Sequence[SamplingParams]) -> Tensor:
-    """Say which of the most likely tokens survive: `[num_rows, width] bool`, true from the left.
+def _kept(values: Tensor, params: Sequence[SamplingParams]) -> tuple[Tensor, Tensor]:
+    """Say which of a row's most likely tokens survive, and whether looking at more of them could change that.
 
     Every sum runs from the left in fp64, so that a wider look at the same row decides the same.
+
+    Args:
+        values: `[num_rows, width]` the largest probabilities, falling.
+        params: one per row.
+
+    Returns:
+        `[num_rows, width] bool`, true from the left; and `[num_rows] bool`.
     """
     width = values.shape[1]
     top_k = torch.tensor([one.top_k or width + 1 for one in params]).unsqueeze(1)
+    limits_k = torch.tensor([one.top_k > 0 for one in params])
     kth = values.gather(1, top_k.clamp(max=width) - 1)
-    by_k = (values >= kth) | (top_k > width)
+    # What underflowed to 0 can never be drawn, and keeping it would ask for ever wider looks.
+    by_k = ((values >= kth) | (top_k > width)) & (values > 0)
     mass = (values * by_k).double().cumsum(dim=1)
-    whole = torch.where(top_k <= width, mass[:, -1:], 1.0)
+    whole = torch.where(limits_k.unsqueeze(1), mass[:, -1:], 1.0)
     before = mass - values * by_k
     top_p = torch.tensor([one.top_p if one.top_p < 1.0 else float("inf") for one in params]).unsqueeze(1)
-    by_p = before < top_p * whole
     min_p = torch.tensor([one.min_p for one in params], dtype=torch.float32).unsqueeze(1)
-    # What underflowed to 0 can never be drawn, and keeping it would ask for ever wider looks.
-    kept = by_k & by_p & (values >= min_p * values[:, :1]) & (values > 0)
+    kept = by_k & (before < top_p * whole) & (values >= min_p * values[:, :1])
     kept[:, 0] = True
-    return values >= values.masked_fill(~kept, float("inf")).amin(dim=1, keepdim=True)
+    kept = values >= values.masked_fill(~kept, float("inf")).amin(dim=1, keepdim=True)
+    # A cut inside the look proves that nothing beyond it survives.  But top_p takes its share of all that top_k leaves,
+    # ties included, so with top_k it is top_k's own cut that must lie inside.
+    return kept, ~torch.where(limits_k, by_k[:, -1], kept[:, -1])

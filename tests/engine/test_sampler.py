@@ -125,6 +125,13 @@ def test_logits_that_are_not_finite_end_their_row_alone(poison: float, params: S
     assert (got[0], got[2]) == (expected[0], expected[2])
 
 
+def test_large_finite_logits_are_no_error() -> None:
+    """Logits whose sum overflows are still numbers."""
+    logits = torch.full((1, 40), 3e38)
+    logits[0, 9] = 3.1e38
+    assert Sampler().sample(logits, [row(GREEDY)])[0].token_id == 9
+
+
 @pytest.mark.parametrize(
     ("params", "code"),
     [

@@ -34,7 +34,7 @@ def naive_survivors(probs: list[float], one: SamplingParams) -> set[int]:
         border = probs[order[min(one.top_k, len(order)) - 1]]
         kept = [token_id for token_id in order if probs[token_id] >= border]
     if one.top_p < 1.0:
-        whole = math.fsum(probs[token_id] for token_id in kept) if one.top_k and one.top_k <= len(probs) else 1.0
+        whole = math.fsum(probs[token_id] for token_id in kept) if one.top_k else 1.0
         mass, last = 0.0, kept[0]
         for token_id in kept:
             if token_id != kept[0] and not mass < one.top_p * whole:
@@ -61,7 +61,7 @@ RULES = st.builds(
     st.sampled_from([0.0, 0.5, 3.0, 30.0, 200.0]),
     st.booleans(),
 )
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=200, deadline=None)
 def test_truncation_matches_a_naive_reading(
     rules: list[SamplingParams], vocab_size: int, seed: int, spread: float, coarse: bool
 ) -> None:
@@ -93,6 +93,14 @@ def test_ties_at_the_border_all_survive() -> None:
     probs = torch.tensor([0.1, 0.2, 0.2, 0.2, 0.3])
     assert survivors(probs, params(top_k=2)).keys() == {1, 2, 3, 4}
     assert survivors(probs, params(top_p=0.4)).keys() == {1, 2, 3, 4}
+
+
+def test_ties_beyond_the_first_look_count_in_what_top_p_shares(monkeypatch: pytest.MonkeyPatch) -> None:
+    """top_k=2 leaves four tokens here, three of them tied; a look at three must not take those for all."""
+    monkeypatch.setattr(truncation, "CANDIDATE_WIDTHS", (3,))
+    probs = torch.tensor([0.3, 0.2, 0.05, 0.2, 0.05, 0.2])
+    assert survivors(probs, params(top_k=2, top_p=0.4)).keys() == {0, 1, 3, 5}
+    assert survivors(probs, params(top_k=2, top_p=0.3)).keys() == {0}
 
 
 def test_the_most_likely_token_always_survives() -> None:
