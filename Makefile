@@ -19,7 +19,7 @@ help:
 	@echo "make starter    train the starter model again from its seed"
 
 serve: $(VENV)/.serve
-	@exec $(BIN)/cloister serve
+	@exec $(BIN)/cloister serve --development
 
 test: $(VENV)/.test
 	$(PYTEST)

@@ -41,6 +41,7 @@ from appliance.serve import LOG_OBSTACLE, Walk
 from appliance.served_model import ServedModel
 from appliance.settings import Settings
 from appliance.state.development import Provisioned, provision_development
+from appliance.state.errors import StateMissing, StateUnusable
 from appliance.state.layout import StateLayout
 from appliance.state.opening import OpenState, hold_state, open_state, read_approvals
 from appliance.text.tokenizer import ModelTokenizer
@@ -113,8 +114,13 @@ class Appliance:
         await self.closing.aclose()
 
 
-async def build_app(settings: Settings) -> Appliance:
+async def build_app(settings: Settings, *, unsafe_development_trust: bool) -> Appliance:
     """Open everything.
+
+    Args:
+        settings: as read at start.
+        unsafe_development_trust: make a development state where there is none, and serve under its trust.  Without it
+            both are refused: a mistyped folder in production must not start an appliance that trusts itself.
 
     Raises:
         StateError, ModelRefused, EngineLoadError, AuditError, PolicyError, KeyStoreError: each names what is wrong and
@@ -122,10 +128,24 @@ async def build_app(settings: Settings) -> Appliance:
     """
     async with AsyncExitStack() as closing:
         layout = StateLayout(settings.state_dir.resolve())
-        provisioned = await asyncio.to_thread(_provision, layout, settings)
+        provisioned = Provisioned(created=False, new_keys={}, changes=())
+        if unsafe_development_trust:
+            provisioned = await asyncio.to_thread(_provision, layout, settings)
+        if not layout.root.exists():
+            raise StateMissing(
+                layout.root,
+                "there is no state here",
+                hint="set CLOISTER_STATE_DIR; `make serve` makes one under development trust",
+            )
         closing.enter_context(hold_state(layout))
         state = await asyncio.to_thread(open_state, layout, _now())
         trust = state.trust_root.trust
+        if trust == "development" and not unsafe_development_trust:
+            raise StateUnusable(
+                layout.trust_root(1),
+                "this state is under development trust",
+                hint="serve it by `make serve` or `cloister serve --development`",
+            )
 
         door, metrics = AdmissionDoor(), ServingMetrics(settings.model)
         writer = _open_log(settings, state, door, metrics)

@@ -45,7 +45,9 @@ class _Server(uvicorn.Server):
         yield
 
 
-async def run(settings: Settings, on_ready: Callable[[Appliance], Awaitable[None]]) -> None:
+async def run(
+    settings: Settings, on_ready: Callable[[Appliance], Awaitable[None]], *, unsafe_development_trust: bool
+) -> None:
     """Serve until a signal; `on_ready` is called once the API answers, and its failure stops the appliance.
 
     Raises:
@@ -53,7 +55,7 @@ async def run(settings: Settings, on_ready: Callable[[Appliance], Awaitable[None
     """
     listener = bind(settings)
     with contextlib.closing(listener):
-        appliance = await build_app(settings)
+        appliance = await build_app(settings, unsafe_development_trust=unsafe_development_trust)
         server = _Server(_uvicorn_config(settings, appliance))
         try:
             await _serve_until_signal(server, listener, appliance, on_ready)

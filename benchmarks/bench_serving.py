@@ -158,7 +158,7 @@ def _appliance(folder: Path, options: argparse.Namespace) -> Iterator[tuple[str,
         "CLOISTER_KV_MEMORY_BYTES": str(options.kv_memory_bytes),
         "CLOISTER_LOG_LEVEL": "warning",
     }
-    command = [str(Path(sys.executable).parent / "cloister"), "serve"]
+    command = [str(Path(sys.executable).parent / "cloister"), "serve", "--development"]
     process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
     try:
         assert process.stdout is not None, "standard output is a pipe"

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import time
+from typing import Annotated
 
 import httpx
+import typer
 import uvloop
 
 from appliance.app import Appliance
@@ -22,18 +24,33 @@ FIRST_TOKEN_TIMEOUT = httpx.Timeout(10.0, read=300.0)
 
 
 @exits_cleanly
-def serve() -> None:
+def serve(
+    *,
+    development: Annotated[
+        bool,
+        typer.Option("--development", help="Make a development state if there is none, and serve under its trust."),
+    ] = False,
+) -> None:
     """Serve until Ctrl-C or SIGTERM, then stop in order."""
     settings = read_settings()
     configure_logs(settings.log_level)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(run(settings, lambda appliance: _announce(settings, appliance)))
+        runner.run(
+            run(
+                settings,
+                lambda appliance: _announce(settings, appliance),
+                unsafe_development_trust=development,
+            )
+        )
 
 
 async def _announce(settings: Settings, appliance: Appliance) -> None:
     layout = StateLayout(settings.state_dir.resolve())
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     url = f"http://{host}:{settings.port}"
+    if appliance.trust != "development":  # nobody's key lies here to ask with
+        print(f"Serving {appliance.model.name} on {url}; the log's public key: {layout.log_vkey}", flush=True)
+        return
     ready = Ready(
         url=url,
         model=appliance.model.name,

@@ -71,7 +71,7 @@ def start_appliance(state_dir: Path, **settings: str) -> LiveAppliance:
     errors = state_dir.parent / f"{state_dir.name}.stderr"
     with errors.open("ab") as stderr:
         process = subprocess.Popen(
-            [Path(sys.executable).parent / "cloister", "serve"],
+            [Path(sys.executable).parent / "cloister", "serve", "--development"],
             env=environment,
             stdout=subprocess.PIPE,
             stderr=stderr,
