@@ -137,7 +137,10 @@ def test_a_conversation_is_answered_as_transformers_does(live: LiveAppliance, fo
     ends = expected[-1] == oracle.config.eos_token_id
     text = tokenizer.decode(expected[:-1] if ends else expected)
     body = {
-        **{"model": "starter", "messages": MESSAGES, "temperature": 0, "logprobs": True},
+        "model": "starter",
+        "messages": MESSAGES,
+        "temperature": 0,
+        "logprobs": True,
         "max_tokens": len(expected),
     }
     with live.client("developer") as client:
