@@ -64,6 +64,7 @@ configs = st.builds(
     file_digests=st.lists(st.builds(FileDigest, name=st.text(), sha256=st.text()), max_size=3).map(tuple),
     dtype=st.sampled_from(["float32", "bfloat16", "float16"]),
 )
+core_stats = st.builds(CoreStats, kv_usage_perc=reals, kv_waste_perc=reals, num_steps=naturals)
 to_worker = st.one_of(
     st.builds(wire.Configure, configs),
     st.builds(wire.Add, requests),
@@ -74,7 +75,7 @@ from_worker = st.one_of(
     st.builds(wire.Loaded, st.builds(EngineInfo, verify_s=reals, build_s=reals)),
     st.builds(wire.LoadFailed, st.text(), st.text(), st.text()),
     st.builds(wire.Started, st.lists(st.text()).map(tuple)),
-    st.builds(wire.Step, st.lists(events, max_size=4).map(tuple), st.from_type(CoreStats)),
+    st.builds(wire.Step, st.lists(events, max_size=4).map(tuple), core_stats),
     st.builds(wire.Refused, st.text(), st.text()),
     st.builds(wire.Fault, st.text(), st.text(), st.text()),
 )
