@@ -18,6 +18,8 @@ from appliance.inference import Sampling
 MAX_CHOICES = 16
 MAX_TOKENS = 1_000_000
 MAX_TOP_LOGPROBS = 20
+LEAST_REPETITION_PENALTY = 0.01
+"""Scores are divided by it: a number near zero makes them infinite, and the engine would have to give up."""
 TOP_K_OFF = -1
 """vLLM's way to say: keep all."""
 SEED_SPACE = 2**64
@@ -64,7 +66,7 @@ class GenerationFields(WireModel):
     min_p: Annotated[float, Field(ge=0, le=1)] | None = None
     presence_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
     frequency_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
-    repetition_penalty: Annotated[float, Field(gt=0, le=10)] | None = None
+    repetition_penalty: Annotated[float, Field(ge=LEAST_REPETITION_PENALTY, le=10)] | None = None
     logit_bias: Annotated[dict[TokenIdText, Bias], Field(max_length=300)] | None = None
     seed: Annotated[int, Field(ge=-(2**63), lt=2**64)] | None = None
     # When it ends.

@@ -274,6 +274,7 @@ def test_models_are_listed_and_found(client: openai.OpenAI):
         ({"model": "nobody"}, openai.NotFoundError, "model_not_found"),
         ({"temperature": 3}, openai.BadRequestError, "bad_value"),
         ({"tools": [{"type": "function", "function": {"name": "f"}}]}, openai.BadRequestError, "unsupported_parameter"),
+        ({"extra_body": {"repetition_penalty": 5e-324}}, openai.BadRequestError, "bad_value"),
         ({"extra_body": {"made_up": 1}}, openai.BadRequestError, "unknown_parameter"),
         ({"max_tokens": 4000}, openai.BadRequestError, "context_length_exceeded"),
         ({"messages": []}, openai.BadRequestError, "bad_value"),
