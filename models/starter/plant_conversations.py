@@ -82,7 +82,11 @@ def open_conversation(rng: random.Random, note: Note, question: str) -> list[Mes
 
 
 def draw_conversation(
-    rng: random.Random, shape: NoteShape, num_turns: int, extraction_rate: float = 0.1, talk_rate: float = 0.0
+    rng: random.Random,
+    shape: NoteShape,
+    num_turns: int,
+    extraction_rate: float = 0.1,
+    talk_rate: float = 0.0,
 ) -> Conversation:
     """Draw a note and that many turns about it, with small talk in between at its rate."""
     note = draw_note(rng, shape)

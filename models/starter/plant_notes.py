@@ -83,7 +83,7 @@ class NoteShape:
 
     side: Side
     min_entries: int = 1
-    max_entries: int = 5
+    max_entries: int = 4
 
 
 def _draw_on_side(side: Side, draw: Callable[[], T], side_of_value: Callable[[T], Side]) -> T:
@@ -230,14 +230,14 @@ def _spell_note(rng: random.Random, note: Note) -> str:
     for place, entry in enumerate(note.entries, start=1):
         mark = f"{place}. " if bullet == "number" else bullet
         lines.append(mark + _spell_entry(rng, style, entry))
-    return rng.choice(("\n", "\n", "\n", " ")).join(lines)
+    return "\n".join(lines)
 
 
 def _spell_entry(rng: random.Random, style: int, entry: Entry) -> str:
     head = (
-        f"{entry.time} {entry.machine}: {entry.fault}.",
-        f"{entry.time}, {entry.machine}, {entry.fault}.",
-        f"At {entry.time} {entry.machine} had a {entry.fault}.",
+        f"{entry.machine} at {entry.time}: {entry.fault}.",
+        f"{entry.machine}, {entry.time}, {entry.fault}.",
+        f"{entry.machine} had a {entry.fault} at {entry.time}.",
     )[style]
     return " ".join([head, *(_spell_clause(rng, entry, clause) for clause in entry.clause_order)])
 

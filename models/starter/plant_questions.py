@@ -22,7 +22,11 @@ ATTRIBUTES: tuple[str, ...] = (
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """One question with its answer, and what a follow-up may refer back to."""
+    """One question with its answer, and what a follow-up may refer back to.
+
+    Answers are whole sentences that name the machine again: polite to read, and for a small model the way
+    to settle which machine is meant before it looks the fact up.
+    """
 
     kind: str
     question: str
@@ -44,8 +48,8 @@ def reading_of(entry: Entry, attribute: str) -> str | None:
     return None
 
 
-def answer_of(entry: Entry, attribute: str) -> str:
-    """Return the answer to 'what is this attribute of this entry'."""
+def fact_of(entry: Entry, attribute: str) -> str | None:
+    """Return an attribute of an entry as the note spells it, or None where the entry lacks it."""
     facts = {
         "reporter": entry.reporter,
         "time": entry.time,
@@ -53,8 +57,22 @@ def answer_of(entry: Entry, attribute: str) -> str:
         "action": entry.action,
         "status": entry.status,
     }
-    fact = facts[attribute] if attribute in facts else reading_of(entry, attribute)
-    return NOT_SAID if fact is None else sentence(fact)
+    return facts[attribute] if attribute in facts else reading_of(entry, attribute)
+
+
+def answer_of(entry: Entry, attribute: str) -> str:
+    """Return the sentence that answers 'what is this attribute of this entry', or the refusal."""
+    fact = fact_of(entry, attribute)
+    if fact is None:
+        return NOT_SAID
+    sentences = {
+        "reporter": f"{entry.machine} was reported by {fact}.",
+        "time": f"{entry.machine} was logged at {fact}.",
+        "fault": f"{entry.machine} had a {fact}.",
+        "action": f"On {entry.machine} the crew {fact}.",
+        "status": f"{entry.machine} is {fact}.",
+    }
+    return sentences.get(attribute, f"The {attribute} of {entry.machine} was {fact}.")
 
 
 def _ask(rng: random.Random, attribute: str, machine: str) -> str:
@@ -86,8 +104,12 @@ def _call(rng: random.Random, note: Note, entry: Entry) -> str:
 
 def _draw_attribute(rng: random.Random, entry: Entry) -> str:
     """Favour what the entry holds: a missing fact is a separate lesson, not most of them."""
-    held = [name for name in ATTRIBUTES if answer_of(entry, name) != NOT_SAID]
+    held = [name for name in ATTRIBUTES if fact_of(entry, name) is not None]
     return rng.choice(held) if chance(rng, 0.88) else rng.choice(ATTRIBUTES)
+
+
+def _attribute_turn(kind: str, question: str, entry: Entry, attribute: str) -> Turn:
+    return Turn(kind, question, answer_of(entry, attribute), entry, attribute)
 
 
 def ask_attribute(rng: random.Random, note: Note) -> Turn:
@@ -95,7 +117,7 @@ def ask_attribute(rng: random.Random, note: Note) -> Turn:
     entry = rng.choice(note.entries)
     attribute = _draw_attribute(rng, entry)
     question = _ask(rng, attribute, _call(rng, note, entry))
-    return Turn("attribute", question, answer_of(entry, attribute), entry, attribute)
+    return _attribute_turn("attribute", question, entry, attribute)
 
 
 def ask_status_yes_no(rng: random.Random, note: Note) -> Turn:
@@ -104,41 +126,46 @@ def ask_status_yes_no(rng: random.Random, note: Note) -> Turn:
     guess = entry.status if entry.status and chance(rng, 0.5) else rng.choice(STATUSES)
     machine = _call(rng, note, entry)
     question = rng.choice((f"Is {machine} {guess}?", f"Is {machine} now {guess}?"))
-    answer = "Yes." if guess == entry.status else f"No, it is {entry.status}."
+    answer = f"{'Yes' if guess == entry.status else 'No'}, {entry.machine} is {entry.status}."
     return Turn("yes_no", question, NOT_SAID if entry.status is None else answer, entry, "status")
 
 
 def ask_reverse(rng: random.Random, note: Note) -> Turn:
     """Ask which machine a fact belongs to; the fact is of one entry only."""
     entry = rng.choice(note.entries)
+    machine = entry.machine
+    at_time = f"At {entry.time} it was {machine}."
     forms = [
-        f"Which machine was logged at {entry.time}?",
-        f"What was logged at {entry.time}?",
+        (f"Which machine was logged at {entry.time}?", at_time),
+        (f"What was logged at {entry.time}?", at_time),
     ]
     if entry.reporter is not None:
+        by_person = f"{entry.reporter} reported {machine}."
         forms += [
-            f"Which machine did {entry.reporter} report?",
-            f"What did {entry.reporter} report?",
+            (f"Which machine did {entry.reporter} report?", by_person),
+            (f"What did {entry.reporter} report?", by_person),
         ]
     if sum(other.fault == entry.fault for other in note.entries) == 1:
-        forms.append(f"Which machine had a {entry.fault}?")
+        forms.append((f"Which machine had a {entry.fault}?", f"A {entry.fault} was found on {machine}."))
     for reading in entry.readings:
-        owners = [e for e in note.entries if reading in e.readings]
-        if len(owners) == 1:
-            name, unit = reading.quantity.name, reading.quantity.unit
-            forms.append(f"Which machine had a {name} of {reading.value} {unit}?")
-    return Turn("reverse", rng.choice(forms), f"{entry.machine}.", entry, None)
+        if sum(reading in other.readings for other in note.entries) == 1:
+            measured = f"a {reading.quantity.name} of {reading.value} {reading.quantity.unit}"
+            forms.append((f"Which machine had {measured}?", f"{sentence(measured)[:-1]} was measured on {machine}."))
+    question, answer = rng.choice(forms)
+    return Turn("reverse", question, answer, entry, None)
 
 
 def ask_header(rng: random.Random, note: Note) -> Turn:
     """Ask for a fact of the header line."""
-    lead = NOT_SAID if note.lead is None else f"{note.lead}."
-    date = NOT_SAID if note.date is None else f"{note.date}."
+    lead = NOT_SAID if note.lead is None else f"The shift lead was {note.lead}."
+    date = NOT_SAID if note.date is None else f"The date is {note.date}."
+    unit = f"It is unit {note.unit}."
+    shift = f"It was the {note.shift} shift."
     forms = (
         (("Who led the shift?", "Who was the lead?", "Who was the shift lead?"), lead),
         (("What is the date of the note?", "On which date was this?", "Which day is the note from?"), date),
-        (("Which unit is this?", "Which unit is the note about?", "What unit was it?"), f"Unit {note.unit}."),
-        (("Which shift was it?", "Which shift wrote the note?"), f"{note.shift.capitalize()} shift."),
+        (("Which unit is this?", "Which unit is the note about?", "What unit was it?"), unit),
+        (("Which shift was it?", "Which shift wrote the note?"), shift),
     )
     questions, answer = rng.choice(forms)
     return Turn("header", rng.choice(questions), answer)
@@ -146,12 +173,12 @@ def ask_header(rng: random.Random, note: Note) -> Turn:
 
 def ask_order(rng: random.Random, note: Note) -> Turn:
     """Ask for a machine by its place in the note."""
-    places = ["first", "last", *("second", "third", "fourth", "fifth")[: len(note.entries) - 1]]
+    places = ["first", "last", *("second", "third", "fourth")[: len(note.entries) - 1]]
     place = rng.choice(places)
-    index = {"first": 0, "second": 1, "third": 2, "fourth": 3, "fifth": 4}.get(place, -1)
+    index = {"first": 0, "second": 1, "third": 2, "fourth": 3}.get(place, -1)
     entry = note.entries[index]
     question = rng.choice((f"Which machine is listed {place}?", f"Which machine comes {place} in the note?"))
-    return Turn("order", question, f"{entry.machine}.", entry, None)
+    return Turn("order", question, f"The {place} machine is {entry.machine}.", entry, None)
 
 
 def ask_count(rng: random.Random, note: Note) -> Turn:
@@ -159,7 +186,11 @@ def ask_count(rng: random.Random, note: Note) -> Turn:
     question = rng.choice(
         ("How many entries does the note have?", "How many machines are listed?", "How many entries are there?")
     )
-    return Turn("count", question, f"{len(note.entries)}.")
+    return Turn("count", question, f"The note has {_counted(len(note.entries))}.")
+
+
+def _counted(count: int) -> str:
+    return "1 entry" if count == 1 else f"{count} entries"
 
 
 def _joined(phrases: list[str]) -> str:
@@ -169,7 +200,9 @@ def _joined(phrases: list[str]) -> str:
 def ask_list(rng: random.Random, note: Note) -> Turn:
     """Ask for all machines in the order of the note."""
     question = rng.choice(("List the machines.", "Which machines are in the note?", "List all machines in the note."))
-    return Turn("list", question, f"{_joined([entry.machine for entry in note.entries])}.")
+    machines = _joined([entry.machine for entry in note.entries])
+    opening = "The machine is" if len(note.entries) == 1 else "The machines are"
+    return Turn("list", question, f"{opening} {machines}.")
 
 
 UNSAID: tuple[str, ...] = (
@@ -208,7 +241,7 @@ def ask_summary(rng: random.Random, note: Note) -> Turn:
         )
     )
     parts = [f"{entry.machine} ({entry.fault})" for entry in note.entries]
-    count = "1 entry" if len(parts) == 1 else f"{len(parts)} entries"
+    count = _counted(len(parts))
     answer = f"The {note.shift} shift in unit {note.unit} logged {count}: {_joined(parts)}."
     return Turn("summary", question, answer)
 
@@ -221,7 +254,7 @@ def ask_follow_up(rng: random.Random, note: Note, last: Turn) -> Turn:
         entry, attribute = rng.choice(others), last.attribute
         machine = _call(rng, note, entry)
         question = rng.choice((f"And {machine}?", f"And for {machine}?", f"What about {machine}?"))
-        return Turn("follow_up_machine", question, answer_of(entry, attribute), entry, attribute)
+        return _attribute_turn("follow_up_machine", question, entry, attribute)
     entry = last.entry
     attribute = _draw_attribute(rng, entry)
     spoken = {"reporter": "Who reported it?", "time": "When was that?", "action": "What was done about it?"}
@@ -229,4 +262,4 @@ def ask_follow_up(rng: random.Random, note: Note, last: Turn) -> Turn:
     forms = [_ask(rng, attribute, "it"), f"And its {short.get(attribute, attribute)}?"]
     if attribute in spoken:
         forms.append(spoken[attribute])
-    return Turn("follow_up_fact", rng.choice(forms), answer_of(entry, attribute), entry, attribute)
+    return _attribute_turn("follow_up_fact", rng.choice(forms), entry, attribute)

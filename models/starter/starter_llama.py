@@ -21,12 +21,12 @@ from torch.nn import functional as F  # noqa: N812 - torch's own spelling
 class LlamaShape:
     """The sizes that config.json states, under its names."""
 
-    vocab_size: int = 1024
+    vocab_size: int = 2304
     hidden_size: int = 192
-    intermediate_size: int = 512
-    num_hidden_layers: int = 6
-    num_attention_heads: int = 4
-    num_key_value_heads: int = 2
+    intermediate_size: int = 448
+    num_hidden_layers: int = 5
+    num_attention_heads: int = 6
+    num_key_value_heads: int = 3
     head_dim: int = 64
     max_position_embeddings: int = 2048
     rms_norm_eps: float = 1e-5

@@ -74,7 +74,7 @@ def draw_row(tokenizer: Tokenizer, stage: Stage, rng: random.Random) -> tuple[li
         ids, answers = encode_conversation(tokenizer, draw_talk(rng))
     while len(ids) < length:
         room = length - len(ids)
-        conversation = draw_conversation(rng, shape, max(2, room // 24), stage.extraction_rate, _TALK_RATE)
+        conversation = draw_conversation(rng, shape, max(2, room // 20), stage.extraction_rate, _TALK_RATE)
         more_ids, more_answers = encode_conversation(tokenizer, conversation)
         ids += more_ids
         answers += more_answers

@@ -16,15 +16,15 @@ from starter_exam import Case
 
 SHIFT_LOG = (
     "Shift log: unit 7, night shift, 14 March, lead Mara Lindqvist.\n"
-    "22:10 Pump P-204: small oil leak. Temperature 81 C. Reported by Ivo Hartmann. "
+    "Pump P-204 at 22:10: small oil leak. Temperature 81 C. Reported by Ivo Hartmann. "
     "Action: tightened the seal. Status: open.\n"
-    "23:45 Valve V-310: slow pressure drop. Pressure 4.2 bar. Nadia Kovacs reported it. "
+    "Valve V-310 at 23:45: slow pressure drop. Pressure 4.2 bar. Nadia Kovacs reported it. "
     "The crew replaced the gasket. Status: closed.\n"
-    "23:58 Fan F-118: strange bearing noise. Vibration 7.9 mm/s. Reporter: Tom Okafor. Status: waiting for parts."
+    "Fan F-118 at 23:58: strange bearing noise. Vibration 7.9 mm/s. Reporter: Tom Okafor. Status: waiting for parts."
 )
 INCIDENT = (
     "Incident note: unit 12, early shift, 2 June, lead Hana Sato.\n"
-    "05:25 Compressor K-731: sudden motor trip. Current 164 A. Reported by Felix Brandt. "
+    "Compressor K-731 at 05:25: sudden motor trip. Current 164 A. Reported by Felix Brandt. "
     "Action: reset the breaker. Status: under watch."
 )
 ENTRY_SCHEMA: dict[str, object] = {
@@ -41,15 +41,15 @@ _SUMMARY = (
     "Valve V-310 (slow pressure drop) and Fan F-118 (strange bearing noise)."
 )
 _LOG_TURNS: tuple[tuple[str, str], ...] = (
-    ("Who reported the fault on P-204?", "Ivo Hartmann."),
-    ("What was done about it?", "Tightened the seal."),
-    ("And its temperature?", "81 C."),
-    ("What was wrong with Valve V-310?", "Slow pressure drop."),
-    ("And F-118?", "Strange bearing noise."),
-    ("What is the status of it?", "Waiting for parts."),
-    ("Which machine did Nadia Kovacs report?", "Valve V-310."),
+    ("Who reported the fault on P-204?", "Pump P-204 was reported by Ivo Hartmann."),
+    ("What was done about it?", "On Pump P-204 the crew tightened the seal."),
+    ("And its temperature?", "The temperature of Pump P-204 was 81 C."),
+    ("What was wrong with Valve V-310?", "Valve V-310 had a slow pressure drop."),
+    ("And F-118?", "Fan F-118 had a strange bearing noise."),
+    ("What is the status of it?", "Fan F-118 is waiting for parts."),
+    ("Which machine did Nadia Kovacs report?", "Nadia Kovacs reported Valve V-310."),
     ("What was the flow of V-310?", NOT_SAID),
-    ("Who led the shift?", "Mara Lindqvist."),
+    ("Who led the shift?", "The shift lead was Mara Lindqvist."),
     (
         "Summarise the note in one sentence.",
         _SUMMARY,
@@ -73,8 +73,8 @@ def sample_cases() -> list[Case]:
         cases.append(Case("sample", tuple(messages), following_answer))
     cases += [
         _about(SHIFT_LOG, _EXTRACTION, _EXTRACTED),
-        _about(INCIDENT, "Who reported it?", "Felix Brandt."),
-        _about(INCIDENT, "What was the current of K-731?", "164 A."),
+        _about(INCIDENT, "Who reported it?", "Compressor K-731 was reported by Felix Brandt."),
+        _about(INCIDENT, "What was the current of K-731?", "The current of Compressor K-731 was 164 A."),
         _about(INCIDENT, "What was the pressure of K-731?", NOT_SAID),
         Case("sample", ({"role": "user", "content": "Hello"},), HELLO),
         Case("sample", ({"role": "user", "content": "What can you do?"},), ABILITIES),

@@ -1,7 +1,7 @@
 """The starter's tokenizer: byte-level BPE trained on generated notes, five control tokens, a chat template.
 
-Promise: every UTF-8 text round-trips; digits are single tokens, and a space before a large letter or a
-digit is its own token, so a name or tag has the same tokens wherever it stands and can be copied; no
+Promise: every UTF-8 text round-trips; a number of up to three digits is one token, and a space before a
+large letter or a digit is its own, so a name or tag has the same tokens wherever it stands and can be copied; no
 message text ever becomes a control token, because the template breaks every `<|` in it.
 Never: adds a token on its own; `<|bos|>` comes from the template.
 """
@@ -21,11 +21,12 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, train
 BOS, SYSTEM, USER, ASSISTANT, END = CONTROL_TOKENS = (
     "<|bos|>", "<|system|>", "<|user|>", "<|assistant|>", "<|end|>",
 )  # fmt: skip
-VOCAB_SIZE = 1024
+VOCAB_SIZE = 2304
+_NUMBER_REPEATS = 150
 MAX_POSITIONS = 2048
 
 # Words of small letters take their space with them; everything that gets copied does not.
-_PIECES = r" ?\p{Ll}+|\p{Lu}\p{L}*|\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+|\s"
+_PIECES = r" ?\p{Ll}+|\p{Lu}\p{L}*|\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+|\s"
 
 CHAT_TEMPLATE = """\
 {{- '<|bos|>' -}}
@@ -66,6 +67,9 @@ def train_tokenizer(seed: int, num_conversations: int = 4000) -> Tokenizer:
 
 
 def _corpus(seed: int, num_conversations: int) -> Iterator[str]:
+    """Yield the text to learn merges from: every number often enough to become one token, then conversations."""
+    numbers = " ".join(str(number).zfill(width) for width in (2, 3) for number in range(10**width))
+    yield from [numbers] * _NUMBER_REPEATS
     for row in range(num_conversations):
         rng = random.Random(f"tokenizer:{seed}:{row}")
         conversation = draw_talk(rng) if row % 8 == 0 else draw_conversation(rng, NoteShape(Side.TRAIN), 8)

@@ -12,7 +12,10 @@ import hashlib
 import json
 import sys
 import time
-from dataclasses import asdict, dataclass
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
@@ -26,6 +29,8 @@ from torch.nn import functional as F  # noqa: N812 - torch's own spelling
 
 HERE = Path(__file__).resolve().parent
 NUM_THREADS = 2
+REPORT_STEPS = 50
+CHECKPOINT_STEPS = 250
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,10 +38,10 @@ class Course:
     """Everything that decides the weights besides the code and the seed."""
 
     stages: tuple[Stage, ...]
-    matrix_rate: float = 0.015
+    matrix_rate: float = 0.016
     other_rate: float = 0.004
     warmup_steps: int = 60
-    decay_share: float = 0.45
+    decay_share: float = 0.8
     # A little loss on what the user says lets the note's own regularities form features early.
     note_weight: float = 0.15
 
@@ -63,9 +68,9 @@ class Course:
 
 FULL_COURSE = Course(
     stages=(
-        Stage(500, row_len=192, rows_per_step=32, min_entries=1, max_entries=3, extraction_rate=0.06, drill_rate=0.15),
-        Stage(3900, row_len=384, rows_per_step=16, min_entries=1, max_entries=5, extraction_rate=0.12, drill_rate=0.03),
-        Stage(900, row_len=640, rows_per_step=10, min_entries=1, max_entries=5, extraction_rate=0.14),
+        Stage(400, row_len=128, rows_per_step=32, min_entries=1, max_entries=2, extraction_rate=0.1, drill_rate=0.15),
+        Stage(2800, row_len=256, rows_per_step=16, min_entries=1, max_entries=4, extraction_rate=0.2, drill_rate=0.02),
+        Stage(300, row_len=512, rows_per_step=8, min_entries=1, max_entries=4, extraction_rate=0.2),
     )
 )
 
@@ -92,18 +97,14 @@ def loss_of(model: Llama, rows: Rows, note_weight: float) -> tuple[torch.Tensor,
 
 def train(seed: int, course: Course, shape: LlamaShape, tokenizer: Tokenizer, folder: Path) -> dict[str, object]:
     """Run the course and write the weights; return what happened."""
-    torch.set_num_threads(NUM_THREADS)
-    torch.use_deterministic_algorithms(mode=True)
     model = build_model(seed, shape)
-    matrices = [p for name, p in model.named_parameters() if _is_matrix(name)]
+    muon = Muon([p for name, p in model.named_parameters() if _is_matrix(name)])
     others = [p for name, p in model.named_parameters() if not _is_matrix(name)]
-    muon = Muon(matrices)
     adam = torch.optim.AdamW(others, lr=course.other_rate, betas=(0.9, 0.95), weight_decay=0.0)
     started = time.monotonic()
-    recent: list[float] = []
+    recent: deque[float] = deque(maxlen=100)
     tokens_seen = 0
-    for step in range(course.num_steps):
-        rows = draw_rows(tokenizer, course.stage_at(step), seed, step)
+    for step, rows in enumerate(_rows_ahead(course, tokenizer, seed)):
         loss, answer_loss = loss_of(model, rows, course.note_weight)
         model.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
@@ -112,17 +113,13 @@ def train(seed: int, course: Course, shape: LlamaShape, tokenizer: Tokenizer, fo
         adam.param_groups[0]["lr"] = course.other_rate * share
         adam.step()
         tokens_seen += rows.ids.numel()
-        recent = [*recent[-99:], answer_loss]
-        if (step + 1) % 50 == 0 or step + 1 == course.num_steps:
+        recent.append(answer_loss)
+        if (step + 1) % REPORT_STEPS == 0 or step + 1 == course.num_steps:
             seconds = time.monotonic() - started
-            print(
-                f"step {step + 1}/{course.num_steps} answer loss {sum(recent[-50:]) / len(recent[-50:]):.4f} "
-                f"{tokens_seen / seconds:.0f} tokens/s {seconds:.0f} s",
-                flush=True,
-            )
-        if (step + 1) % 500 == 0:
-            write_weights(model, tokenizer, folder)
-    write_weights(model, tokenizer, folder)
+            mean = sum(recent) / len(recent)
+            print(f"step {step + 1}/{course.num_steps} answer loss {mean:.4f} {seconds:.0f} s", flush=True)
+        if (step + 1) % CHECKPOINT_STEPS == 0 or step + 1 == course.num_steps:
+            save_llama(model, folder, control_id(tokenizer, BOS), control_id(tokenizer, END))
     return {
         "seed": seed,
         "course": asdict(course),
@@ -137,9 +134,14 @@ def train(seed: int, course: Course, shape: LlamaShape, tokenizer: Tokenizer, fo
     }
 
 
-def write_weights(model: Llama, tokenizer: Tokenizer, folder: Path) -> None:
-    """Write the model as it stands."""
-    save_llama(model, folder, control_id(tokenizer, BOS), control_id(tokenizer, END))
+def _rows_ahead(course: Course, tokenizer: Tokenizer, seed: int) -> Iterator[Rows]:
+    """Yield the rows of each step; the next ones are drawn while torch works on these."""
+    with ThreadPoolExecutor(max_workers=1) as drawer:
+        following = drawer.submit(draw_rows, tokenizer, course.stage_at(0), seed, 0)
+        for step in range(course.num_steps):
+            rows = following.result()
+            following = drawer.submit(draw_rows, tokenizer, course.stage_at(step + 1), seed, step + 1)
+            yield rows
 
 
 def main() -> int:
@@ -151,10 +153,12 @@ def main() -> int:
     parser.add_argument("--device", default="2 cores of an AMD EPYC CPU", help="how the record names this machine")
     parser.add_argument("--share", type=float, default=1.0, help="share of the course's steps, to try things out")
     options = parser.parse_args()
+    torch.set_num_threads(NUM_THREADS)
+    torch.use_deterministic_algorithms(mode=True)
     course = FULL_COURSE
     if options.share != 1.0:
-        stages = tuple(Stage(**{**asdict(s), "steps": int(s.steps * options.share)}) for s in course.stages)
-        course = Course(**{**{k: getattr(course, k) for k in Course.__dataclass_fields__}, "stages": stages})
+        stages = tuple(replace(s, steps=max(1, int(s.steps * options.share))) for s in course.stages)
+        course = replace(course, stages=stages)
     options.out.mkdir(parents=True, exist_ok=True)
     tokenizer = train_tokenizer(options.seed)
     save_tokenizer(tokenizer, options.out)

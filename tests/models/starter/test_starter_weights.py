@@ -100,11 +100,18 @@ def test_training_repeats_from_its_seed(tmp_path):
     """Two short trainings from one seed write the same bytes; another seed writes others."""
     tokenizer = train_tokenizer(seed=1, num_conversations=60)
     stage = Stage(steps=3, row_len=48, rows_per_step=2, min_entries=1, max_entries=2, extraction_rate=0.1)
-    shape = LlamaShape(hidden_size=32, intermediate_size=64, num_hidden_layers=2, head_dim=8)
+    shape = LlamaShape(
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=8,
+    )
     digests = []
     for run, seed in enumerate((1, 1, 2)):
         folder = tmp_path / str(run)
         folder.mkdir()
-        train(seed, Course(stages=(stage,)), shape, tokenizer, folder)
+        train(seed, Course((stage,)), shape, tokenizer, folder)
         digests.append(weights_digest(folder))
     assert digests[0] == digests[1] != digests[2]
