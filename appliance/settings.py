@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from pydantic import Field, ValidationError, field_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 PREFIX = "CLOISTER_"
 CLIENT_VARIABLES = frozenset({"CLOISTER_API_KEY", "CLOISTER_URL"})
@@ -90,7 +90,15 @@ def read_settings() -> Settings:
         raise SettingsRefused(f"unknown setting {unknown[0]}: see docs/settings.md for the names that exist")
     try:
         return Settings()
+    except SettingsError as refusal:
+        raise SettingsRefused(f"{_named_in(refusal)}: its value is not JSON, for example '[\"localhost\"]'") from None
     except ValidationError as refusal:
         first = refusal.errors()[0]
         name = PREFIX + str(first["loc"][0]).upper() if first["loc"] else PREFIX + "?"
         raise SettingsRefused(f"{name}: {first['msg']}") from None
+
+
+def _named_in(refusal: SettingsError) -> str:
+    # The library gives the field in its message alone.
+    named = [name for name in Settings.model_fields if f'"{name}"' in str(refusal)]
+    return PREFIX + (named[0].upper() if named else "?")
