@@ -43,9 +43,10 @@ from appliance.settings import Settings
 from appliance.state.development import Provisioned, provision_development
 from appliance.state.errors import StateMissing, StateUnusable
 from appliance.state.layout import StateLayout
-from appliance.state.opening import OpenState, hold_state, open_state, read_approvals
+from appliance.state.opening import OpenState, hold_state, naming_database, open_state, read_approvals
 from appliance.text.tokenizer import ModelTokenizer
-from audit.content import SubjectKeyring
+from audit.content import Commitment, SubjectKeyring
+from audit.errors import KeyRefused
 from audit.event import Event, JsonValue, Receipt
 from audit.reader import AuditReader, EntryFilter
 from audit.writer import AuditWriter, WriterConfig, WriterState
@@ -148,9 +149,12 @@ async def build_app(settings: Settings, *, unsafe_development_trust: bool) -> Ap
             )
 
         door, metrics = AdmissionDoor(), ServingMetrics(settings.model)
-        writer = _open_log(settings, state, door, metrics)
+        with naming_database(layout.audit_db):
+            writer = _open_log(settings, state, door, metrics)
         closing.push_async_callback(asyncio.to_thread, writer.close)
-        keyring = closing.enter_context(SubjectKeyring(layout.subject_keys_db, state.kek))
+        with naming_database(layout.subject_keys_db):
+            keyring = closing.enter_context(SubjectKeyring(layout.subject_keys_db, state.kek))
+            _prove_readable(keyring)
         reader = closing.enter_context(AuditReader(layout.audit_db))
         trail = AuditTrail(_MeasuredSink(writer, metrics), keyring, Clock(), trust=trust)
         closing.push_async_callback(_record_stop, trail, writer)
@@ -249,6 +253,12 @@ def _open_log(settings: Settings, state: OpenState, door: AdmissionDoor, metrics
         min_free_bytes=settings.min_free_bytes,
     )
     return AuditWriter.open(config, [state.log_signer], observe_commit=observe_commit, on_halt=on_halt)
+
+
+def _prove_readable(keyring: SubjectKeyring) -> None:
+    """Ask for a key that cannot exist: a damaged file must stop the start, not the first request."""
+    with contextlib.suppress(KeyRefused):
+        keyring.check(Commitment("", ""), "", "", b"")
 
 
 async def _record_stop(trail: AuditTrail, writer: AuditWriter) -> None:

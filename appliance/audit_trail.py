@@ -13,7 +13,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Protocol
 
+from sqlalchemy.exc import DBAPIError
+
 from appliance.identity.principal import Principal
+from audit.errors import AuditHalted
 from audit.event import Event, JsonValue, Receipt
 from audit.pairing import Pairing
 
@@ -115,6 +118,12 @@ class AuditTrail:
 
         The commitment is keyed: nobody who lacks the subject's key can test a guess against it, and destroying that
         key makes it meaningless while every proof stays valid.
+
+        Raises:
+            audit.errors.AuditError: the subject's key cannot be had; what would be recorded without it is not.
         """
-        made = self._keyring.commitment(actor.id, request_id, phase, content)
+        try:
+            made = self._keyring.commitment(actor.id, request_id, phase, content)
+        except DBAPIError as error:
+            raise AuditHalted(f"the subject keys failed: {error.orig}") from error
         return {"hmac": made.hmac_hex, "key_id": made.key_id}

@@ -2,16 +2,20 @@
 
 ApplianceError
 ├── BadRequest            the caller must change the request
+│                         (MethodNotAllowed, TooLarge and SlowClient are its cases with a status of their own)
 ├── Unauthenticated       the caller must present one valid credential
 ├── Forbidden             policy said no; asking again will not help
 ├── NotFound              no such route or model, or none the caller may know of
 ├── Overloaded            the caller may try again after `retry_after_s`
-└── Unavailable           the operator must act; nothing is admitted until then
+├── Unavailable           the operator must act; nothing is admitted until then
+└── GenerationFailed      this request alone failed; sending it again may help
 
 Messages are written for the caller: they name the field and the remedy, never library text, paths or secrets.
 """
 
 from __future__ import annotations
+
+from audit.event import Receipt
 
 
 class ApplianceError(Exception):
@@ -24,11 +28,14 @@ class ApplianceError(Exception):
         self.param = param
         self.recorded = False
         """Whether the log already says how this request ended; then nobody records it a second time."""
+        self.receipt: Receipt | None = None
+        """Of the record that says so."""
 
 
-def recorded(error: ApplianceError) -> ApplianceError:
-    """Mark an error whose request already has its last record."""
+def recorded(error: ApplianceError, receipt: Receipt | None = None) -> ApplianceError:
+    """Mark an error whose request already has its last record, and hand over that record's receipt."""
     error.recorded = True
+    error.receipt = receipt or error.receipt
     return error
 
 

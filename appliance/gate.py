@@ -55,10 +55,10 @@ class PolicyGate:
         self._metrics.policy_decisions.labels(action, effect).inc()
         if isinstance(decision, Allow):
             return decision
-        await self._trail.append(
+        receipt = await self._trail.append(
             Kind.REQUEST_DENIED, asking.principal, asking.request_id, denial_facts(asking, action, target, decision)
         )
-        raise recorded(Forbidden(DENIED_MESSAGE, code=decision.reason))
+        raise recorded(Forbidden(DENIED_MESSAGE, code=decision.reason), receipt)
 
     def _facts(self, asking: Asking, action: str, target: TargetFacts, context: Mapping[str, FactValue]) -> Facts:
         principal = asking.principal

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Protocol
 
 from appliance.choice_text import ChoiceText
-from appliance.errors import ApplianceError
+from appliance.errors import ApplianceError, Unavailable
 from appliance.gate import Asking
 from appliance.inference import Admission, Answer, ChoiceFinish, Finished, InferenceRequest, TextDelta, Usage
 from appliance.prompting import PromptPlan
@@ -41,7 +41,6 @@ class Running:
         self,
         asking: Asking,
         request: InferenceRequest,
-        admission: Admission,
         plan: PromptPlan,
         model: ServedModel,
         allow: Allow,
@@ -49,7 +48,6 @@ class Running:
     ) -> None:
         self.asking = asking
         self.request = request
-        self.admission = admission
         self.plan = plan
         self.allow = allow
         self.started_ns = started_ns
@@ -66,12 +64,48 @@ class Running:
         self.streams: list[GenerationStream] = []
         self.abandoned: str | None = None
         """Why nobody waits for the answer any more."""
-        self.broken = False
-        """Whether our own code failed on it."""
+        self.failure: ApplianceError | None = None
+        """What ended it from our own side: a full queue, or a fault of ours."""
+        self._admission: Admission | None = None
+        self._opened: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        """Done once the choices are queued, or with the reason why there will be no answer."""
         self._first_token_ns: int | None = None
-        self._last_token_ns: int | None = None
+        self._last_token_ns: dict[int, int] = {}
+        """Choice index -> time of its latest token."""
         self._answers: asyncio.Queue[Answer | ApplianceError] = asyncio.Queue()
         """Bounded by the max_tokens of every choice, plus one closing item."""
+
+    @property
+    def admission(self) -> Admission:
+        """The durable admission."""
+        assert self._admission is not None, f"request {self.asking.request_id} is not admitted yet"
+        return self._admission
+
+    async def admitted(self) -> None:
+        """Wait until the choices are queued.
+
+        Raises:
+            ApplianceError: it was not admitted, or admitted and turned away.
+        """
+        await asyncio.shield(self._opened)
+
+    def admit(self, admission: Admission) -> None:
+        """Take the durable admission."""
+        self._admission = admission
+
+    def open(self) -> None:
+        """Let the caller go on: every choice is queued."""
+        self._opened.set_result(None)
+
+    def refuse(self, reason: ApplianceError) -> None:
+        """Tell the caller that there will be no answer."""
+        self._opened.set_exception(reason)
+        self._opened.exception()  # whoever waited may have gone; then nobody is left to be told
+
+    def fail(self, failure: ApplianceError) -> None:
+        """Note that our own side ends it, and cancel what was queued."""
+        self.failure = failure
+        self.cancel()
 
     async def answers(self) -> AsyncIterator[Answer]:
         """Give the answer as it comes; the last item is `Finished`.
@@ -105,16 +139,19 @@ class Running:
 
     def close(self, last: Finished | ApplianceError) -> None:
         """End the answers.  Called once, after the terminal record or its failure."""
+        if not self._opened.done():
+            self.refuse(last if isinstance(last, ApplianceError) else _nobody_waited())
         self._answers.put_nowait(last)
 
-    def note_tokens(self, now_ns: int, num_tokens: int, metrics: ServingMetrics) -> None:
-        """Take the time of new tokens."""
-        if self._first_token_ns is None or self._last_token_ns is None:
+    def note_tokens(self, index: int, now_ns: int, num_tokens: int, metrics: ServingMetrics) -> None:
+        """Take the time of new tokens of one choice."""
+        last_ns = self._last_token_ns.get(index)
+        if self._first_token_ns is None:
             self._first_token_ns = now_ns
             metrics.first_token((now_ns - self.started_ns) / 1e9)
-        else:
-            metrics.next_tokens((now_ns - self._last_token_ns) / 1e9, num_tokens)
-        self._last_token_ns = now_ns
+        elif last_ns is not None:
+            metrics.next_tokens((now_ns - last_ns) / 1e9, num_tokens)
+        self._last_token_ns[index] = now_ns
 
     def queue_ms(self) -> int | None:
         """Longest wait of a choice in the engine's queue."""
@@ -137,3 +174,7 @@ class Running:
             completion_tokens=sum(choice.num_tokens for choice in self.choices),
             cached_tokens=sum(choice.num_cached_tokens or 0 for choice in first_choices),
         )
+
+
+def _nobody_waited() -> ApplianceError:
+    return Unavailable("the request ended before it was queued", code="client_closed")

@@ -13,7 +13,7 @@ from appliance.cli.client import ClientRefused
 from appliance.model_store import ModelRefused
 from appliance.server import PortBusy
 from appliance.settings import SettingsRefused
-from appliance.state.errors import StateError
+from appliance.state.errors import StateCorrupt, StateError
 from audit.errors import AuditCorrupt, AuditError, ProofRefused
 from engine.errors import EngineLoadError
 from offline_bundle.errors import TrustError
@@ -31,6 +31,7 @@ EXIT_CODES: tuple[tuple[type[Exception], int], ...] = (
     (TrustError, INTEGRITY),
     (PolicyError, INTEGRITY),
     (EngineLoadError, INTEGRITY),
+    (StateCorrupt, INTEGRITY),
     (StateError, DONE_NOT),
 )
 """First match wins, so the narrower class stands first."""
