@@ -58,6 +58,10 @@ class NotFound(ApplianceError):
 class MethodNotAllowed(ApplianceError):
     """The path exists, the method does not."""
 
+    def __init__(self, message: str, *, code: str, allowed: tuple[str, ...] = ()) -> None:
+        super().__init__(message, code=code)
+        self.allowed = allowed
+
 
 class TooLarge(ApplianceError):
     """Body or headers above the limit."""

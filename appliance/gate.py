@@ -90,7 +90,7 @@ def denial_facts(asking: Asking, action: str, target: TargetFacts, decision: Den
         "decision": "deny",
         "errors": list(decision.errors),
         "key_id": asking.principal.key_id,
-        "label": asking.label,
+        "label": str(asking.label),
         "outcome": "denied",
         "policy_digest": decision.policy_digest,
         "policy_ids": list(decision.policy_ids),

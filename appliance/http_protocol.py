@@ -23,7 +23,11 @@ BAD_HTTP_BODY = (
 class GuardedH11Protocol(H11Protocol):
     """One connection.  The timer runs while a head is being waited for."""
 
+    write_deadline_s: float
+    """A reader must take what was written to it within this time; set by `guarded_protocol`."""
     _head_timer: asyncio.TimerHandle | None = None
+    _write_timer: asyncio.TimerHandle | None = None
+    """Runs while more waits for the reader than the transport likes to hold."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Start waiting for the first head."""
@@ -33,6 +37,7 @@ class GuardedH11Protocol(H11Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Stop every timer."""
         self._forget_head()
+        self._forget_write()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -60,6 +65,22 @@ class GuardedH11Protocol(H11Protocol):
         self.transport.write(head + BAD_HTTP_BODY)
         self.transport.close()
 
+    def pause_writing(self) -> None:
+        """Begin to wait for the reader."""
+        super().pause_writing()
+        if self._write_timer is None:
+            self._write_timer = self.loop.call_later(self.write_deadline_s, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        """The reader has caught up."""
+        super().resume_writing()
+        self._forget_write()
+
+    def _forget_write(self) -> None:
+        if self._write_timer is not None:
+            self._write_timer.cancel()
+            self._write_timer = None
+
     def _in_request(self) -> bool:
         cycle = cast("Any", self.cycle)
         return cycle is not None and not cycle.response_complete
@@ -76,3 +97,8 @@ class GuardedH11Protocol(H11Protocol):
         self._head_timer = None
         if not self._in_request() and not self.transport.is_closing():
             self.transport.close()
+
+
+def guarded_protocol(write_deadline_s: float) -> type[GuardedH11Protocol]:
+    """Give the protocol class with its deadline: uvicorn makes the instances."""
+    return type("GuardedH11Protocol", (GuardedH11Protocol,), {"write_deadline_s": write_deadline_s})

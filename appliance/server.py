@@ -1,7 +1,8 @@
 """The life of the serving process: bind, build, listen, prove a first token, wait, stop in order.
 
 Order of a stop, whatever asks for it: shut the door; let running requests finish, or cancel them at the deadline, each
-with its record; close the listener; stop the engine; append `appliance:stopped` and sign the last checkpoint.
+with its record; stop the engine; close the listener and the connections; append `appliance:stopped` and sign the last
+checkpoint.  A second signal waits for nobody but the records.
 """
 
 from __future__ import annotations
@@ -18,12 +19,14 @@ import uvicorn
 
 from appliance.admission import Obstacle
 from appliance.app import Appliance, build_app
-from appliance.http_protocol import GuardedH11Protocol
+from appliance.http_protocol import guarded_protocol
 from appliance.settings import Settings
 
 LOG = structlog.get_logger("cloister.server")
 STOPPING = Obstacle("stopping", "the appliance is being stopped; start it again")
 KEEP_ALIVE_S = 30
+FLUSH_GRACE_S = 5.0
+"""At a stop, readers may take what was written to them within this time."""
 BACKLOG = 512
 
 
@@ -44,6 +47,11 @@ class _Server(uvicorn.Server):
         """Leave the signals alone."""
         yield
 
+    def abort_connections(self) -> None:
+        """Drop every connection that is still open: its reader has had time to take what was written."""
+        for connection in tuple(self.server_state.connections):
+            connection.transport.abort()
+
 
 async def run(
     settings: Settings, on_ready: Callable[[Appliance], Awaitable[None]], *, unsafe_development_trust: bool
@@ -53,14 +61,28 @@ async def run(
     Raises:
         PortBusy: before anything was opened.
     """
+    stop = StopOrder()
+    _on_signals(stop.give)
     listener = bind(settings)
     with contextlib.closing(listener):
         appliance = await build_app(settings, unsafe_development_trust=unsafe_development_trust)
-        server = _Server(_uvicorn_config(settings, appliance))
         try:
-            await _serve_until_signal(server, listener, appliance, on_ready)
+            server = _Server(_uvicorn_config(settings, appliance))
+            await _serve_until_ordered(server, listener, appliance, on_ready, stop)
         finally:
             await appliance.close()
+
+
+class StopOrder:
+    """Given once: stop.  Given again: do not wait for what still runs.  Owned by the event loop."""
+
+    def __init__(self) -> None:
+        self.given = asyncio.Event()
+        self.in_haste = asyncio.Event()
+
+    def give(self) -> None:
+        """Take a signal."""
+        (self.in_haste if self.given.is_set() else self.given).set()
 
 
 def bind(settings: Settings) -> socket.socket:
@@ -80,58 +102,58 @@ def bind(settings: Settings) -> socket.socket:
     return listener
 
 
-async def _serve_until_signal(
+async def _serve_until_ordered(
     server: _Server,
     listener: socket.socket,
     appliance: Appliance,
     on_ready: Callable[[Appliance], Awaitable[None]],
+    stop: StopOrder,
 ) -> None:
-    stop = asyncio.Event()
-    hurry = asyncio.Event()
-    _on_signals(lambda: hurry.set() if stop.is_set() else stop.set())
     serving = asyncio.create_task(server.serve(sockets=[listener]), name="http server")
-    ready = asyncio.create_task(_until(on_ready(appliance), stop), name="first token")
     try:
-        await ready
-        await _first_of(stop.wait(), serving)
+        await _unless(stop.given, on_ready(appliance))
+        await _unless(stop.given, asyncio.shield(serving))
     finally:
-        LOG.info("stopping", running=appliance.walk.num_running)
-        appliance.door.shut(STOPPING)
-        await _first_of(appliance.walk.drain(appliance.settings.drain_deadline_s), hurry.wait())
-        await appliance.walk.drain(0)
-        server.should_exit = True
-        await serving
+        await _stop(server, serving, appliance, stop)
 
 
-async def _until(work: Awaitable[None], stop: asyncio.Event) -> None:
-    """Do the work, or leave it when the stop comes first."""
-    task = asyncio.ensure_future(work)
-    await _first_of(task, stop.wait())
-    if task.done():
-        task.result()
+async def _stop(server: _Server, serving: asyncio.Task[None], appliance: Appliance, stop: StopOrder) -> None:
+    LOG.info("stopping", running=appliance.walk.num_running)
+    appliance.door.shut(STOPPING)
+    await _unless(stop.in_haste, appliance.walk.drain(appliance.settings.drain_deadline_s))
+    await appliance.walk.drain(0)
+    await appliance.engine.stop(0)  # also gives a last event to what a stalled engine holds
+    await appliance.walk.settle()
+    server.should_exit = True
+    await asyncio.wait({serving}, timeout=0 if stop.in_haste.is_set() else FLUSH_GRACE_S)
+    server.abort_connections()
+    await serving
 
 
-async def _first_of(*waits: Awaitable[object]) -> None:
-    """Wait for the first of several, and cancel what is left except tasks that others own."""
-    tasks = [asyncio.ensure_future(wait) for wait in waits]
-    await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-    for task, wait in zip(tasks, waits, strict=True):
-        if task is not wait and not task.done():
-            task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
+async def _unless(order: asyncio.Event, work: Awaitable[None]) -> None:
+    """Do the work, or cancel it when the order comes first."""
+    working, waiting = asyncio.ensure_future(work), asyncio.ensure_future(order.wait())
+    try:
+        await asyncio.wait({working, waiting}, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        waiting.cancel()
+        if not working.done():
+            working.cancel()
+            await asyncio.wait({working})
+    if not working.cancelled():
+        working.result()
 
 
 def _on_signals(act: Callable[[], object]) -> None:
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         loop.add_signal_handler(number, act)
 
 
 def _uvicorn_config(settings: Settings, appliance: Appliance) -> uvicorn.Config:
     return uvicorn.Config(
         app=appliance.asgi,
-        http=GuardedH11Protocol,
+        http=guarded_protocol(settings.write_deadline_s),
         ws="none",
         lifespan="off",
         access_log=False,

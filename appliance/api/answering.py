@@ -19,14 +19,13 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from appliance.api.call import Call
-from appliance.api.error_bodies import error_response
+from appliance.api.error_bodies import RECEIPT_HEADER, error_response
 from appliance.api.sse import CLIENT_CLOSED, DONE, EventStream, comment, disconnected, event
 from appliance.errors import ApplianceError, GenerationFailed
 from appliance.gate import Asking
 from appliance.inference import Admission, Answer, ChoiceFinish, Finished, InferenceRequest, TextDelta
 from audit.event import Receipt
 
-RECEIPT_HEADER = "x-cloister-receipt"
 TERMINAL_RECEIPT_HEADER = "x-cloister-terminal-receipt"
 JsonObject: TypeAlias = dict[str, Any]
 

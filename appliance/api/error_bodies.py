@@ -12,9 +12,17 @@ from collections.abc import Mapping
 from starlette.responses import Response
 
 from appliance.api.client_text import shown
-from appliance.errors import HTTP_STATUS, ApplianceError, Overloaded, Unavailable
+from appliance.errors import (
+    HTTP_STATUS,
+    ApplianceError,
+    MethodNotAllowed,
+    Overloaded,
+    Unauthenticated,
+    Unavailable,
+)
 
 MAX_MESSAGE_CHARACTERS = 600
+RECEIPT_HEADER = "x-cloister-receipt"
 UNAVAILABLE_RETRY_AFTER_S = 5
 """A fault that the operator must mend is not mended in a second; clients that retry at all should not hammer."""
 
@@ -36,8 +44,15 @@ def error_response(error: ApplianceError, headers: Mapping[str, str] | None = No
     """Give the whole answer; `Retry-After` where trying again can help."""
     status, _ = HTTP_STATUS[type(error)]
     extra = dict(headers or {})
-    if isinstance(error, Overloaded):
-        extra["retry-after"] = str(error.retry_after_s)
-    elif isinstance(error, Unavailable):
-        extra["retry-after"] = str(UNAVAILABLE_RETRY_AFTER_S)
+    match error:
+        case Overloaded():
+            extra["retry-after"] = str(error.retry_after_s)
+        case Unavailable():
+            extra["retry-after"] = str(UNAVAILABLE_RETRY_AFTER_S)
+        case MethodNotAllowed():
+            extra["allow"] = ", ".join(error.allowed)
+        case Unauthenticated():
+            extra["www-authenticate"] = "Bearer"
+    if error.receipt is not None:
+        extra.setdefault(RECEIPT_HEADER, f"{error.receipt.index}:{error.receipt.leaf_hash}")
     return Response(json.dumps(error_body(error)), status, extra, "application/json")

@@ -81,7 +81,8 @@ class RouteTable:
                 return route, match.groupdict()
             allowed.append(route.method)
         if allowed:
-            raise MethodNotAllowed(f"this path takes {', '.join(sorted(allowed))} only", code="method_not_allowed")
+            names = tuple(sorted(allowed))
+            raise MethodNotAllowed(f"this path takes {', '.join(names)} only", code="method_not_allowed", allowed=names)
         raise NotFound("there is no such path; GET /openapi.json lists those that exist", code="route_not_found")
 
     def handler(self, method: str, path: str) -> str:
@@ -128,8 +129,8 @@ class Perimeter:
     async def _answer(self, request: Request, request_id: str, handler: str) -> Response:
         try:
             self._check_host(request)
-            if request.url.path in OPEN_ROUTES and request.method == "GET":
-                return OPEN_ROUTES[request.url.path](self._appliance)
+            if request.scope["path"] in OPEN_ROUTES and request.method == "GET":
+                return OPEN_ROUTES[request.scope["path"]](self._appliance)
             return await self._answer_call(request, request_id, handler)
         except Exception as fault:  # noqa: BLE001 - one call's fault is this call's alone
             return error_response(self._refusal(fault, request_id))
@@ -159,7 +160,7 @@ class Perimeter:
             handler=handler,
             source=source,
         )
-        route, request.scope["path_params"] = self._routes.find(request.method, request.url.path)
+        route, request.scope["path_params"] = self._routes.find(request.method, request.scope["path"])
         asking = Asking(principal, request_id, route.path, source)
         try:
             label = _label(request)
@@ -167,11 +168,12 @@ class Perimeter:
             if route.action != WALK_ACTION:
                 await self._appliance.gate.authorize(asking, route.action, self._target(route))
             return await route.endpoint(call)
-        except ApplianceError as refusal:
+        except Exception as fault:
+            refusal = self._refusal(fault, request_id)
             if route.action == WALK_ACTION and not refusal.recorded:
                 param = _known_field(route, refusal.param)
                 await self._appliance.walk.record_refusal(asking, refusal, param=param)
-            raise
+            raise refusal from fault
 
     def _target(self, route: RouteSpec) -> TargetFacts:
         kind = ACTIONS[route.action].target
@@ -181,7 +183,7 @@ class Perimeter:
         # DNS rebinding: a page in a browser must not reach a loopback server under a name of its own.
         host = request.headers.get("host", "")
         name = host.rsplit(":", 1)[0] if not host.endswith("]") else host
-        if name not in self._appliance.settings.allowed_hosts:
+        if name.lower() not in self._appliance.settings.served_hosts:
             raise BadRequest(
                 "this Host is not served here; see CLOISTER_ALLOWED_HOSTS", code="host_not_allowed", param="host"
             )

@@ -12,7 +12,7 @@ import uvloop
 
 from appliance.app import Appliance
 from appliance.cli.banner import FirstToken, Ready, ready_banner
-from appliance.cli.client import ClientRefused, read_key, text_of
+from appliance.cli.client import ClientRefused, base_url, read_key, text_of
 from appliance.cli.refusals import exits_cleanly
 from appliance.cli.sample import MESSAGES
 from appliance.logs import configure_logs
@@ -46,8 +46,7 @@ def serve(
 
 async def _announce(settings: Settings, appliance: Appliance) -> None:
     layout = StateLayout(settings.state_dir.resolve())
-    host = f"[{settings.host}]" if ":" in settings.host else settings.host
-    url = f"http://{host}:{settings.port}"
+    url = base_url(settings)
     if appliance.trust != "development":  # nobody's key lies here to ask with
         print(f"Serving {appliance.model.name} on {url}; the log's public key: {layout.log_vkey}", flush=True)
         return
@@ -84,7 +83,9 @@ async def _first_token(url: str, model: str, key: str) -> FirstToken | None:
             raise ClientRefused(f"the first request failed with {response.status_code}: {response.text}")
         async for line in response.aiter_lines():
             piece = text_of(line)
-            if piece and not pieces:
+            if piece and not any(pieces):
                 after_ms = round((time.monotonic() - started) * 1000)
             pieces.append(piece)
+        if not any(pieces):
+            raise ClientRefused("the first request came back without any text; see the operator's log")
         return FirstToken(after_ms, "".join(pieces), response.headers["x-cloister-receipt"])

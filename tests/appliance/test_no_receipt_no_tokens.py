@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import pytest
 from walk_bench import AUDITOR, BenchMaker, WalkBench, collect, completion
 
+from appliance.choice_text import ChoiceText
 from appliance.errors import BadRequest, Forbidden, GenerationFailed, NotFound, Overloaded, Unavailable
 from appliance.inference import Finished, TextDelta
 
@@ -130,8 +131,8 @@ async def test_an_engine_error_fails_this_request_with_a_record(make_bench: Benc
 async def test_a_fault_of_our_own_still_leaves_a_terminal_record(make_bench: BenchMaker, monkeypatch):
     """A bug in our text path fails that request alone, with its record."""
     bench = make_bench()
+    monkeypatch.setattr(ChoiceText, "take", lambda _, event: event.no_such_field)
     running = await bench.walk.admit(bench.asking("r1"), completion())
-    monkeypatch.setattr(running.choices[0], "take", lambda event: event.no_such_field)
     _, error = await collect(running)
     assert isinstance(error, GenerationFailed)
     assert error.code == "internal_error"
@@ -206,3 +207,90 @@ async def test_salts_differ_by_tenant_and_label(make_bench: BenchMaker):
     other = type(askings[0])(askings[0].principal, "c", "/v1/completions", "127.0.0.1", label=1)
     await collect(await bench.walk.admit(other, completion()))
     assert bench.engine.streams[2].request.cache_salt != first
+
+
+async def test_a_request_admitted_while_the_stop_begins_is_drained(make_bench: BenchMaker):
+    """A drain that begins while the admission is being committed ends that request too, with both its leaves."""
+    bench = make_bench()
+    bench.sink.hold = asyncio.Event()
+    admitting = asyncio.create_task(bench.walk.admit(bench.asking("r1"), completion()))
+    await bench.sink.reached.wait()
+    draining = asyncio.create_task(bench.walk.drain(0))
+    bench.sink.hold.set()
+    await draining
+    await bench.walk.settle()
+    assert bench.walk.num_running == 0
+    with pytest.raises(Unavailable) as refusal:
+        await _drained(admitting)
+    assert refusal.value.code == "appliance_stopping"
+    assert bench.kinds("r1") == ["request:admitted", "request:cancelled"]
+
+
+async def _drained(admitting: asyncio.Task) -> None:
+    running = await admitting
+    _, error = await collect(running)
+    raise error
+
+
+async def test_a_caller_that_goes_during_the_admission_leaves_two_leaves(make_bench: BenchMaker):
+    """Cancelling whoever waits for the admission cancels the request, not its records."""
+    bench = make_bench()
+    bench.sink.hold = asyncio.Event()
+    admitting = asyncio.create_task(bench.walk.admit(bench.asking("r1"), completion()))
+    await bench.sink.reached.wait()
+    admitting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await admitting
+    bench.sink.hold.set()
+    await bench.walk.settle()
+    assert bench.kinds("r1") == ["request:admitted", "request:cancelled"]
+    assert bench.engine.streams == []
+
+
+async def test_a_bug_between_admission_and_generation_is_recorded(make_bench: BenchMaker):
+    """Whatever the engine's client raises, the admitted request ends as failed and what was queued is cancelled."""
+    bench = make_bench()
+    bench.engine.broken_at = 1
+    with pytest.raises(GenerationFailed) as refusal:
+        await bench.walk.admit(bench.asking("r1"), completion(n=2))
+    assert refusal.value.code == "internal_error"
+    assert bench.engine.streams[0].cancelled.is_set()
+    assert bench.kinds("r1") == ["request:admitted", "request:failed"]
+
+
+async def test_commitments_that_fail_cost_the_request_not_its_record(make_bench: BenchMaker, monkeypatch):
+    """When the output cannot be committed to, the terminal leaf is written without it, as failed."""
+    bench = make_bench()
+    running = await bench.walk.admit(bench.asking("r1"), completion())
+
+    def broken(*_arguments):
+        raise OSError("subject keys are gone")
+
+    monkeypatch.setattr(bench.trail, "commitment", broken)
+    _, error = await collect(running)
+    assert isinstance(error, GenerationFailed)
+    assert error.code == "record_refused"
+    assert bench.kinds("r1") == ["request:admitted", "request:failed"]
+    with pytest.raises(GenerationFailed):
+        await bench.walk.admit(bench.asking("r2"), completion())
+    assert bench.kinds("r2") == []
+    assert bench.walk.num_running == 0
+
+
+async def test_every_recorded_refusal_carries_its_receipt(make_bench: BenchMaker):
+    """A denial, a full queue and a refusal name the leaf that says so."""
+    bench = make_bench()
+    with pytest.raises(Forbidden) as denied:
+        await bench.walk.admit(bench.asking("r1", AUDITOR), completion())
+    bench.engine.full_at = 0
+    with pytest.raises(Overloaded) as full:
+        await bench.walk.admit(bench.asking("r2"), completion())
+    refusal = BadRequest("no", code="bad_value")
+    await bench.walk.record_refusal(bench.asking("r3"), refusal)
+    for error, kind in (
+        (denied.value, "request:denied"),
+        (full.value, "request:failed"),
+        (refusal, "request:refused"),
+    ):
+        assert error.receipt is not None
+        assert bench.reader.entry(error.receipt.index).leaf.event.kind == kind

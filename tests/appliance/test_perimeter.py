@@ -29,6 +29,10 @@ STRANGE_PATHS = (
     "/invocations",
     "/livez/",
     "/%2e",
+    "/livez%0A",
+    "/live%09z",
+    "/readyz%0D",
+    "/v1/models%0A",
 )
 
 

@@ -180,5 +180,5 @@ class FakePerimeter:
                 request_id = f"req-{self._num_requests}"
                 return await route.endpoint(Call(CALLER, request, request_id, "127.0.0.1", 1, self.appliance))
         if found:
-            raise MethodNotAllowed("not by this method", code="method_not_allowed")
+            raise MethodNotAllowed("not by this method", code="method_not_allowed", allowed=("POST",))
         raise NotFound("no such path", code="route_not_found")

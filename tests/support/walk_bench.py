@@ -85,6 +85,8 @@ class ScriptedEngine:
         self.error: str | None = None
         self.full_at: int | None = None
         """The submission that finds the queue full."""
+        self.broken_at: int | None = None
+        """The submission that meets a bug."""
         self.streams: list[ScriptedStream] = []
 
     def submit(self, request: GenerationRequest) -> ScriptedStream:
@@ -94,6 +96,8 @@ class ScriptedEngine:
         assert len(admitted) == 1, f"the engine got {subject} with {len(admitted)} durable admissions"
         if self.full_at == len(self.streams):
             raise QueueFull(1)
+        if self.broken_at == len(self.streams):
+            raise LookupError("a bug")
         self.streams.append(ScriptedStream(request, self._token_ids, self.gate, self.error))
         return self.streams[-1]
 
@@ -106,11 +110,18 @@ class FaultySink:
         self._fail_at = fail_at
         self._fault = fault
         self.num_appends = 0
+        self.hold: asyncio.Event | None = None
+        """Waited for before an append that works."""
+        self.reached = asyncio.Event()
+        """Set by the first append."""
 
     async def append(self, event: Event) -> Receipt:
         """Append, or fail as told; after a failure everything fails, as a halted writer does."""
         self.num_appends += 1
+        self.reached.set()
         turn = self._fail_at is not None and self.num_appends - 1 - self._fail_at
+        if self.hold is not None:
+            await self.hold.wait()
         if turn is False or turn < 0:
             return await self._writer.append(event)
         if turn == 0 and self._fault == "persisted":
