@@ -296,7 +296,7 @@ def _served_model(verified: VerifiedModel, loaded: EngineInfo) -> ServedModel:
     return ServedModel(
         name=verified.name,
         root=verified.manifest.root,
-        approved=True,  # `open_model` gives nothing that is not
+        approved_until_us=int(dt.datetime.fromisoformat(verified.approval.expires_at).timestamp() * 1e6),
         max_label=verified.approval.max_label,
         tenants=verified.approval.tenants,
         tokenizer=ModelTokenizer(verified.files, nonce=secrets.token_hex(16)),

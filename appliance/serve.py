@@ -150,7 +150,7 @@ class Walk:
         return await self._gate.authorize(
             asking,
             "infer",
-            self.model.target,
+            self.model.target_at(self._trail.clock.utc_us()),
             {
                 "label": asking.label,
                 "n": request.n * len(request.prompts),

@@ -15,7 +15,8 @@ class ServedModel:
     name: str
     root: str
     """Digest over all files of the signed folder: the model's identity in every record."""
-    approved: bool
+    approved_until_us: int
+    """UTC, microseconds: the approval's end.  After it policy sees a model that nobody approved."""
     max_label: int
     tenants: tuple[str, ...]
     tokenizer: ModelTokenizer
@@ -26,15 +27,14 @@ class ServedModel:
     """What computed the answer: engine version, torch version and arithmetic."""
     created_s: int
 
-    @property
-    def target(self) -> TargetFacts:
-        """The facts that policy sees; every one of them is signed."""
+    def target_at(self, now_us: int) -> TargetFacts:
+        """Give the facts that policy sees; every one of them is signed."""
         return TargetFacts(
             kind="Model",
             id=self.name,
             attributes={
                 "root": self.root,
-                "approved": self.approved,
+                "approved": now_us < self.approved_until_us,
                 "max_label": self.max_label,
                 "tenants": self.tenants,
             },

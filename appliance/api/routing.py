@@ -177,7 +177,9 @@ class Perimeter:
 
     def _target(self, route: RouteSpec) -> TargetFacts:
         kind = ACTIONS[route.action].target
-        return self._appliance.model.target if kind == "Model" else TargetFacts(kind, "local")
+        if kind == "Model":
+            return self._appliance.model.target_at(self._appliance.trail.clock.utc_us())
+        return TargetFacts(kind, "local")
 
     def _check_host(self, request: Request) -> None:
         # DNS rebinding: a page in a browser must not reach a loopback server under a name of its own.

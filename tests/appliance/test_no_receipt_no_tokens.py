@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 from walk_bench import AUDITOR, BenchMaker, WalkBench, collect, completion
@@ -294,3 +295,13 @@ async def test_every_recorded_refusal_carries_its_receipt(make_bench: BenchMaker
     ):
         assert error.receipt is not None
         assert bench.reader.entry(error.receipt.index).leaf.event.kind == kind
+
+
+async def test_an_approval_that_has_ended_allows_nothing(make_bench: BenchMaker):
+    """A model whose approval expires while the appliance runs is denied from then on, without a restart."""
+    bench = make_bench()
+    await collect(await bench.walk.admit(bench.asking("r1"), completion()))
+    bench.walk.model = replace(bench.walk.model, approved_until_us=bench.trail.clock.utc_us() - 1)
+    with pytest.raises(Forbidden):
+        await bench.walk.admit(bench.asking("r2"), completion())
+    assert bench.kinds("r2") == ["request:denied"]

@@ -48,7 +48,7 @@ def served_model() -> ServedModel:
     return ServedModel(
         name="starter",
         root="c" * 64,
-        approved=True,
+        approved_until_us=2**62,
         max_label=2,
         tenants=("plant-1",),
         tokenizer=tokenizer,
