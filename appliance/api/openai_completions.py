@@ -18,9 +18,8 @@ from appliance.errors import BadRequest
 from appliance.inference import InferenceRequest, PlainText, Prompt, PromptTokens
 
 ROUTE: Literal["/v1/completions"] = "/v1/completions"
-MAX_PROMPTS = 64
-MAX_SEQUENCES = 64
-"""Prompts times n."""
+MAX_SEQUENCES = MAX_CHOICES
+"""Prompts times n: policy sees the product as `n`, and `choices-within-limit` forbids more."""
 
 
 def prompt_kind(value: object) -> str:
@@ -36,9 +35,9 @@ def prompt_kind(value: object) -> str:
 TokenIds = Annotated[list[TokenId], Field(min_length=1, fail_fast=True)]
 PromptField = Annotated[
     Annotated[str, Tag("text")]
-    | Annotated[list[str], Field(min_length=1, max_length=MAX_PROMPTS, fail_fast=True), Tag("texts")]
+    | Annotated[list[str], Field(min_length=1, max_length=MAX_SEQUENCES, fail_fast=True), Tag("texts")]
     | Annotated[TokenIds, Tag("tokens")]
-    | Annotated[list[TokenIds], Field(min_length=1, max_length=MAX_PROMPTS, fail_fast=True), Tag("token_lists")],
+    | Annotated[list[TokenIds], Field(min_length=1, max_length=MAX_SEQUENCES, fail_fast=True), Tag("token_lists")],
     Discriminator(prompt_kind),
 ]
 

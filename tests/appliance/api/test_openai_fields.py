@@ -11,12 +11,15 @@ from openai.types.chat import (
     ChatCompletionUserMessageParam,
 )
 from openai.types.chat import completion_create_params as chat_params
+from policy_questions import infer_facts
 
 from appliance.api.body import validate
 from appliance.api.openai_chat import ChatCompletionRequest, ChatMessage, TextPart
 from appliance.api.openai_completions import CompletionRequest
 from appliance.errors import BadRequest
 from appliance.inference import Message
+from policies.bundle import load_bundle, read_source_bundle
+from policies.decision import Allow
 
 CHAT = {"model": "starter", "messages": [{"role": "user", "content": "a"}]}
 COMPLETION = {"model": "starter", "prompt": "a"}
@@ -327,7 +330,9 @@ def test_a_bad_chat_value_is_refused_with_the_name_of_its_field(fields, param):
         ({"prompt": [-1]}, "prompt[0]"),
         ({"prompt": [1.5]}, "prompt[0]"),
         ({"prompt": [True]}, "prompt[0]"),
-        ({"prompt": ["a"] * 65}, "prompt"),
+        ({"prompt": ["a"] * 17}, "prompt"),
+        ({"prompt": [[1]] * 17}, "prompt"),
+        ({"prompt": ["a"] * 9, "n": 2}, "n"),
         ({"prompt": ["a"] * 5, "n": 16}, "n"),
         ({"prompt": {"a": 1}}, "prompt"),
         ({"logprobs": 21}, "logprobs"),
@@ -343,6 +348,24 @@ def test_a_bad_completions_value_is_refused_with_the_name_of_its_field(fields, p
     with pytest.raises(BadRequest) as refusal:
         _inference(CompletionRequest, {**COMPLETION, **fields})
     assert refusal.value.param == param
+
+
+@pytest.mark.parametrize("num_prompts", [1, 2, 3, 5, 16, 17, 64])
+def test_policy_forbids_for_its_number_only_what_the_wire_refuses_first(num_prompts):
+    """Up to the limit the delivered policies allow; above it the caller is told the field, and never 'forbidden'."""
+    policy = load_bundle(read_source_bundle())
+    for n in (1, 2, 3, 8, 16):
+        wanted = num_prompts * n
+        decision = policy.decide(infer_facts(context={"n": wanted}))
+        body = {**COMPLETION, "prompt": ["a"] * num_prompts, "n": n}
+        if isinstance(decision, Allow):
+            taken = _inference(CompletionRequest, body)
+            assert len(taken.prompts) * taken.n == wanted
+            continue
+        assert decision.policy_ids == ("choices-within-limit",)
+        with pytest.raises(BadRequest) as refusal:
+            _inference(CompletionRequest, body)
+        assert (refusal.value.code, refusal.value.param) == ("bad_value", "prompt" if num_prompts > 16 else "n")
 
 
 def test_the_words_name_every_type_that_would_do():
