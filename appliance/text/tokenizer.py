@@ -133,7 +133,8 @@ class ModelTokenizer:
         return self.token_bytes(token_id).decode(errors="replace")
 
     def _encode(self, text: str, param: str) -> list[int]:
-        ids: list[int] = self._encoder.encode(text, add_special_tokens=False).ids
+        # The batch call gives other threads their turn; the single one would stop them all until it is done.
+        ids: list[int] = self._encoder.encode_batch_fast([text], add_special_tokens=False)[0].ids
         if not self._from_text_refused.isdisjoint(ids):
             raise BadRequest(
                 "the prompt has text that this model's tokenizer can only write as a control token; change it",

@@ -1,9 +1,14 @@
+import asyncio
 import json
+import sys
+import threading
 
 import pytest
 from unicode_texts import FORGERIES
 
 from appliance.api.openai_routes import OPENAI_ROUTES
+from appliance.prompting import MAX_CHARACTERS_PER_TOKEN
+from appliance.settings import Settings
 from policies.actions import ACTIONS
 
 
@@ -62,6 +67,108 @@ async def test_what_cannot_be_meant_is_refused(http, path, body, param):
     """Contradictions, a client's own template, and ids that are none."""
     status, answer = await _post(http, path, body)
     assert (status, answer["error"]["param"]) == (400, param)
+
+
+LIMIT = 2048 * MAX_CHARACTERS_PER_TOKEN
+
+
+def _turns(*lengths):
+    return [{"role": "user", "content": "a" * length} for length in lengths]
+
+
+@pytest.fixture
+def roomy(appliance):
+    """A body limit above the length limit, so that the latter is what answers."""
+    appliance.settings = Settings(max_body_bytes=2**20)
+    return appliance
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "param"),
+    [
+        ("/tokenize", {"prompt": "a" * (LIMIT + 1)}, "prompt"),
+        ("/tokenize", {"messages": _turns(LIMIT + 1)}, "messages"),
+        ("/tokenize", {"messages": _turns(LIMIT // 2, LIMIT // 2 + 1)}, "messages"),
+        ("/detokenize", {"tokens": [1] * (LIMIT + 1)}, "tokens"),
+    ],
+)
+async def test_more_than_a_prompt_can_have_is_refused_unread(http, roomy, monkeypatch, path, body, param):
+    """One character or id above the bound is 400 by name, and the tokenizer never sees it."""
+    for name in ("encode", "encode_conversation", "decode"):
+        monkeypatch.setattr(roomy.model.tokenizer, name, _must_not_be_called)
+    status, answer = await _post(http, path, body)
+    error = answer["error"]
+    assert (status, error["code"], error["param"]) == (400, "context_length_exceeded", param)
+    assert str(LIMIT) in error["message"]
+
+
+def _must_not_be_called(*_given, **_named):
+    raise AssertionError("the tokenizer was given what is too long")
+
+
+async def test_all_that_a_prompt_can_have_goes_to_ids_and_back(http, roomy):
+    """At the bound both ways work, and give what they give for short texts."""
+    text = "pump " * (LIMIT // 5) + "p" * (LIMIT % 5)
+    status, body = await _post(http, "/tokenize", {"prompt": text})
+    assert (status, body["tokens"]) == (200, roomy.model.tokenizer.encode(text))
+    assert await _post(http, "/detokenize", {"tokens": body["tokens"]}) == (200, {"prompt": text})
+    status, body = await _post(http, "/tokenize", {"messages": _turns(LIMIT)})
+    assert status == 200
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body"),
+    [
+        ("encode", "/tokenize", {"prompt": "a" * 5000}),
+        ("encode_conversation", "/tokenize", {"messages": _turns(5000)}),
+        ("decode", "/detokenize", {"tokens": [1] * 5000}),
+    ],
+)
+async def test_a_long_text_holds_up_nobody(http, appliance, monkeypatch, method, path, body):
+    """While one long text is worked on, another caller is answered: only then may the work end."""
+    tokenizer = appliance.model.tokenizer
+    real = getattr(tokenizer, method)
+    started, may_end = asyncio.Event(), threading.Event()
+    loop = asyncio.get_running_loop()
+
+    def slow(given, **named):
+        if threading.current_thread() is threading.main_thread():
+            assert len(given) < 100, "a long text is worked on by the event loop's own thread"
+            return real(given, **named)
+        loop.call_soon_threadsafe(started.set)
+        assert may_end.wait(60), "nobody else was answered"
+        return real(given, **named)
+
+    monkeypatch.setattr(tokenizer, method, slow)
+    long = asyncio.create_task(_post(http, path, body))
+    begun = asyncio.create_task(started.wait())
+    try:
+        await asyncio.wait([long, begun], return_when=asyncio.FIRST_COMPLETED)
+        assert begun.done(), long.result()
+        assert (await _post(http, "/tokenize", {"prompt": "short"}))[0] == 200
+        assert not long.done()
+    finally:
+        may_end.set()
+        begun.cancel()
+    assert (await long)[0] == 200
+
+
+def test_encoding_gives_other_threads_their_turn(appliance):
+    """A thread helps nobody if the library keeps Python's lock: here the lock moves only when it is given away."""
+    tokenizer, may_run, ran = appliance.model.tokenizer, threading.Lock(), []
+    interval = sys.getswitchinterval()
+    may_run.acquire()
+    other = threading.Thread(target=lambda: ran.append(may_run.acquire()))
+    other.start()
+    try:
+        sys.setswitchinterval(3600)
+        may_run.release()
+        tokenizer.encode("Pumpe 3 läuft " * 60_000)
+        ran_meanwhile = bool(ran)
+    finally:
+        sys.setswitchinterval(interval)
+        other.join()
+    assert ran_meanwhile
 
 
 async def test_another_model_is_not_found(http):
