@@ -34,7 +34,7 @@ class Settings(BaseSettings):
     model: str = Field(default="starter", description="Name of the approved model to serve.")
     allowed_hosts: tuple[str, ...] = Field(
         default=("localhost", "127.0.0.1", "[::1]"),
-        description="Host headers that are answered (a guard against DNS rebinding).",
+        description="Host headers that are answered, beside the listening address (a guard against DNS rebinding).",
     )
     dtype: Literal["float32", "bfloat16", "float16"] = Field(default="float32", description="Arithmetic of the engine.")
     engine_threads: int = Field(default=0, ge=0, le=1024, description="CPU threads of the engine; 0: one per core.")
@@ -68,12 +68,22 @@ class Settings(BaseSettings):
         if host == "localhost":
             return host
         try:
-            loopback = ipaddress.ip_address(host).is_loopback
+            address = ipaddress.ip_address(host)
         except ValueError:
-            loopback = False
-        if not loopback:
+            address = None
+        if address is None or not address.is_loopback or "%" in host:  # no URL names an interface
             raise ValueError("only a loopback address is served without TLS, e.g. 127.0.0.1")
-        return host
+        return str(address)
+
+    @property
+    def url_host(self) -> str:
+        """The listening address as a URL and a Host header write it: IPv6 in brackets."""
+        return f"[{self.host}]" if ":" in self.host else self.host
+
+    @property
+    def served_hosts(self) -> frozenset[str]:
+        """Host headers that are answered, in lower case: `allowed_hosts`, and always the listening address."""
+        return frozenset(name.lower() for name in (*self.allowed_hosts, self.url_host))
 
 
 def read_settings() -> Settings:

@@ -33,8 +33,7 @@ class ApplianceClient:
     def __init__(self, role: Role, settings: Settings | None = None) -> None:
         settings = settings or read_settings()
         self.layout = StateLayout(settings.state_dir)
-        default_url = f"http://{settings.host}:{settings.port}"
-        self.url = os.environ.get("CLOISTER_URL", default_url)
+        self.url = os.environ.get("CLOISTER_URL", base_url(settings))
         self._http = httpx.Client(
             base_url=self.url,
             headers={"authorization": f"Bearer {read_key(role, self.layout)}"},
@@ -77,6 +76,11 @@ class ApplianceClient:
         error = response.json()["error"]
         exit_code = 3 if response.status_code == httpx.codes.FORBIDDEN else 1
         raise ClientRefused(f"{response.status_code} {error['code']}: {error['message']}", exit_code)
+
+
+def base_url(settings: Settings) -> str:
+    """Give the address at which an appliance with these settings answers."""
+    return f"http://{settings.url_host}:{settings.port}"
 
 
 def text_of(line: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from appliance.settings import SettingsRefused, read_settings
+from appliance.settings import Settings, SettingsRefused, read_settings
 
 
 def test_an_unknown_name_is_refused(monkeypatch: pytest.MonkeyPatch):
@@ -21,6 +21,7 @@ def test_an_unknown_name_is_refused(monkeypatch: pytest.MonkeyPatch):
         ("CLOISTER_PORT", "eighty"),
         ("CLOISTER_HOST", "0.0.0.0"),
         ("CLOISTER_HOST", "example.org"),
+        ("CLOISTER_HOST", "::1%lo"),
         ("CLOISTER_DTYPE", "int4"),
         ("CLOISTER_MAX_BODY_BYTES", "-1"),
         ("CLOISTER_BODY_DEADLINE_S", "nan"),
@@ -40,3 +41,18 @@ def test_a_value_arrives(monkeypatch: pytest.MonkeyPatch):
     settings = read_settings()
     assert settings.port == 9000
     assert settings.allowed_hosts == ("plant.example",)
+
+
+@pytest.mark.parametrize(
+    ("host", "name"), [("127.0.0.2", "127.0.0.2"), ("::1", "[::1]"), ("0:0::1", "[::1]"), ("localhost", "localhost")]
+)
+def test_the_listening_address_is_always_a_served_host(host: str, name: str):
+    """An address that may be listened on is answered under its own name, whatever the list of other names says."""
+    assert name in Settings(host=host).served_hosts
+    assert Settings(host=host, allowed_hosts=("Plant.Example",)).served_hosts == {"plant.example", name}
+
+
+def test_no_other_host_is_served():
+    """The list is what it was, in lower case."""
+    assert Settings().served_hosts == {"localhost", "127.0.0.1", "[::1]"}
+    assert "127.0.0.1" not in Settings(host="127.0.0.2", allowed_hosts=()).served_hosts
