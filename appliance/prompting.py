@@ -115,6 +115,17 @@ def prompt_commitment_content(request: InferenceRequest) -> bytes:
     )
 
 
+def prompt_size(request: InferenceRequest) -> int:
+    """Give the characters and token ids of all prompts, as a measure of the work to plan them."""
+    return sum(_length(prompt) for prompt in request.prompts)
+
+
+def _length(prompt: Prompt) -> int:
+    if isinstance(prompt, PromptTokens):
+        return len(prompt.token_ids)
+    return len(prompt.text) if isinstance(prompt, PlainText) else sum(len(turn.content) for turn in prompt.messages)
+
+
 def _prompt_json(prompt: Prompt) -> object:
     if isinstance(prompt, Conversation):
         return [{"role": turn.role, "content": turn.content, "name": turn.name} for turn in prompt.messages]
@@ -124,7 +135,7 @@ def _prompt_json(prompt: Prompt) -> object:
 def _check_characters(prompt: Prompt, limit: int) -> None:
     if isinstance(prompt, PromptTokens):
         return
-    length = len(prompt.text) if isinstance(prompt, PlainText) else sum(len(turn.content) for turn in prompt.messages)
+    length = _length(prompt)
     if length > limit * MAX_CHARACTERS_PER_TOKEN:
         raise BadRequest(
             f"the prompt has {length} characters; that cannot fit into {limit} tokens",

@@ -23,7 +23,7 @@ from appliance.errors import ApplianceError, Forbidden, GenerationFailed, NotFou
 from appliance.gate import Asking, PolicyGate
 from appliance.inference import Admission, Finished, InferenceRequest
 from appliance.metrics import ServingMetrics
-from appliance.prompting import SeedSource, plan_prompts, prompt_commitment_content
+from appliance.prompting import PromptPlan, SeedSource, plan_prompts, prompt_commitment_content, prompt_size
 from appliance.records import Timing, admitted_facts, refused_facts, terminal_facts
 from appliance.running import GenerationStream, Running
 from appliance.served_model import ServedModel
@@ -38,6 +38,8 @@ LOG_OBSTACLE = Obstacle("log_unavailable", "the log cannot be written; read the 
 CANCEL_GRACE_S = 5.0
 """From the cancellation of what outlived the drain to the end of the engine that does not answer it."""
 LOG_RETRY_S = 0.05
+SHORT_PROMPT = 4096
+"""Characters or token ids that are planned on the event loop: about a millisecond's work."""
 ENGINE_CODES = frozenset({"engine_died", "engine_failed", "engine_stopped"})
 """Errors of the engine as a whole: the caller may try again once it is back."""
 
@@ -98,7 +100,7 @@ class Walk:
         except AuditError as failure:
             raise self.not_recorded(failure) from failure
         self._require_known_obligations(allow)
-        plan = plan_prompts(request, self.model, allow.obligations, self._draw_seed)
+        plan = await self._plan(request, allow)
         self._door.check()  # it may have shut while policy's answer was recorded; from here on `drain` sees the request
         running = Running(asking, request, plan, self.model, allow, started_ns)
         self._tasks[running] = asyncio.create_task(self._live(running), name=f"request {asking.request_id}")
@@ -159,6 +161,13 @@ class Walk:
                 "logprobs": request.sampling.num_logprobs is not None,
             },
         )
+
+    async def _plan(self, request: InferenceRequest, allow: Allow) -> PromptPlan:
+        """Tokenize and fix every parameter; a long prompt beside the event loop, so that nobody waits for it."""
+        arguments = (request, self.model, allow.obligations, self._draw_seed)
+        if prompt_size(request) <= SHORT_PROMPT:
+            return plan_prompts(*arguments)
+        return await asyncio.to_thread(plan_prompts, *arguments)
 
     def _require_known_obligations(self, allow: Allow) -> None:
         # An obligation that cannot be carried out denies: encrypted content has no store in this release.
