@@ -10,6 +10,8 @@
     ├── LogExists            the operator: creating would hide an existing log
     ├── WriterLocked         the operator: another writer holds this log
     ├── SettingRefused       the operator: the store did not take a setting that durability rests on
+    ├── LogUnusable          the operator: the machine refuses the log's file (space, lock, permissions)
+    ├── KeyringUnusable      the operator: the same, about the subject keys' file
     ├── KeyRefused           the operator: a key or key file is malformed, exposed or the wrong one
     ├── AuditCorrupt         the auditor: stored bytes contradict one another or the signed head
     └── ProofRefused         the auditor: a leaf, note, proof or tile is malformed or does not verify
@@ -106,6 +108,24 @@ class SettingRefused(AuditError):
         self.found = found
 
 
+class LogUnusable(AuditError):
+    """The machine refuses the log's database; its content is not in doubt."""
+
+    def __init__(self, path: Path, what: str, *, hint: str) -> None:
+        super().__init__(f"the log {path}: {what}", hint=hint)
+        self.path = path
+        self.what = what
+
+
+class KeyringUnusable(AuditError):
+    """The machine refuses the subject keys' database; nothing was committed to."""
+
+    def __init__(self, path: Path, what: str, *, hint: str) -> None:
+        super().__init__(f"the subject keys {path}: {what}", hint=hint)
+        self.path = path
+        self.what = what
+
+
 class KeyRefused(AuditError):
     """A key or key file cannot be used as it is."""
 
@@ -115,13 +135,21 @@ class KeyRefused(AuditError):
 
 
 class AuditCorrupt(AuditError):
-    """What is stored contradicts itself or the signed head."""
+    """What is stored contradicts itself, the signed head, or the form in which it was written."""
 
     def __init__(
-        self, index: int | None, what: str, *, hint: str = "keep the files as they are and verify the log"
+        self,
+        index: int | None,
+        what: str,
+        *,
+        hint: str = "keep the files as they are and verify the log",
+        path: Path | None = None,
     ) -> None:
-        place = "the log" if index is None else f"entry {index}"
+        file = "the log" if path is None else str(path)
+        place = file if index is None else f"entry {index}" if path is None else f"{file}, entry {index}"
         super().__init__(f"{place}: {what}", hint=hint)
+        self.path = path
+        """The file at fault, where the one who raises knows it."""
         self.index = index
         self.what = what
 

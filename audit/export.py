@@ -46,7 +46,7 @@ def export_log(path: Path, folder: Path, verifier: LogVerifier) -> Checkpoint:
 def _write_log(path: Path, folder: Path, verifier: LogVerifier) -> Checkpoint:
     engine = open_engine(path, read_only=True)
     try:
-        with snapshot(engine) as connection:
+        with snapshot(engine, path) as connection:
             _, _, note = newest_checkpoint(connection)
             checkpoint = open_checkpoint(note, [verifier])
             for tile in tiles_of(checkpoint.size):

@@ -23,7 +23,7 @@ from audit.merkle import consistency_proof, inclusion_proof, leaf_hash
 from audit.pairing import Pairing
 from audit.proof import EntryProof
 from audit.schema import checkpoint_table, leaf_table
-from audit.store import NodeLookup, newest_checkpoint, open_engine, require_revision, snapshot
+from audit.store import NodeLookup, newest_checkpoint, open_engine, require_kinds, require_revision, snapshot
 
 MAX_PAGE_LEN = 1_000
 
@@ -87,9 +87,14 @@ class AuditReader:
     """Reads one log; safe to use from several threads."""
 
     def __init__(self, path: Path) -> None:
+        self._path = path
         self._engine = open_engine(path, read_only=True)
-        with snapshot(self._engine) as connection:
-            require_revision(connection)
+        try:
+            with snapshot(self._engine, path) as connection:
+                require_revision(connection)
+        except BaseException:
+            self._engine.dispose()
+            raise
 
     def __enter__(self) -> Self:
         """Return itself."""
@@ -105,18 +110,17 @@ class AuditReader:
 
     def head(self) -> SignedCheckpoint:
         """Return the newest checkpoint."""
-        with snapshot(self._engine) as connection:
-            size, root, note = newest_checkpoint(connection)
-        return _signed(size, root, note)
+        with snapshot(self._engine, self._path) as connection:
+            return _newest(connection)
 
     def checkpoint(self, size: int) -> SignedCheckpoint:
         """Return the checkpoint that was signed at exactly this size."""
-        with snapshot(self._engine) as connection:
+        with snapshot(self._engine, self._path) as connection:
             return _checkpoint_at(connection, size)
 
     def entry(self, index: int) -> Entry:
         """Return one entry."""
-        with snapshot(self._engine) as connection:
+        with snapshot(self._engine, self._path) as connection:
             return _entry_at(connection, index)
 
     def entries(
@@ -142,9 +146,9 @@ class AuditReader:
         if after is not None:
             query = query.where(idx < after if newest else idx > after)
         query = query.order_by(idx.desc() if newest else idx).limit(limit + 1)
-        with snapshot(self._engine) as connection:
+        with snapshot(self._engine, self._path) as connection:
             rows = connection.execute(query).all()
-        entries = tuple(_entry(*row) for row in rows[:limit])
+            entries = tuple(_entry(*row) for row in rows[:limit])
         return Page(entries, entries[-1].index if len(rows) > limit else None)
 
     def tail(self, count: int) -> tuple[Entry, ...]:
@@ -153,7 +157,7 @@ class AuditReader:
 
     def proof(self, index: int, size: int | None = None) -> EntryProof:
         """Prove that the leaf at `index` is in the tree of a signed size, the newest by default."""
-        with snapshot(self._engine) as connection:
+        with snapshot(self._engine, self._path) as connection:
             signed = _newest(connection) if size is None else _checkpoint_at(connection, size)
             if not 0 <= index < signed.checkpoint.size:
                 raise EntryNotFound(f"entry {index} is not in the tree of {signed.checkpoint.size} entries")
@@ -162,7 +166,7 @@ class AuditReader:
 
     def consistency(self, old_size: int, new_size: int | None = None) -> tuple[bytes, ...]:
         """Prove that the tree of `old_size` is a prefix of the tree of a later signed size, the newest by default."""
-        with snapshot(self._engine) as connection:
+        with snapshot(self._engine, self._path) as connection:
             signed = _newest(connection) if new_size is None else _checkpoint_at(connection, new_size)
             if not 0 <= old_size <= signed.checkpoint.size:
                 raise EntryNotFound(f"size {old_size} is not within the tree of {signed.checkpoint.size} entries")
@@ -177,7 +181,7 @@ class AuditReader:
             .where(opened.c.kind == pairing.opening, opened.c.idx >= from_index, ~has_end)
             .order_by(opened.c.idx)
         )
-        with snapshot(self._engine) as connection:
+        with snapshot(self._engine, self._path) as connection:
             return tuple(OpenSubject(row.subject, row.idx) for row in connection.execute(query))
 
 
@@ -220,6 +224,7 @@ def _checkpoint_at(connection: Connection, size: int) -> SignedCheckpoint:
 
 
 def _signed(size: int, root: bytes, note: str) -> SignedCheckpoint:
+    require_kinds(None, (root, bytes), (note, str))
     origin = note.partition("\n")[0]
     return SignedCheckpoint(Checkpoint(origin, size, root), note)
 
@@ -233,6 +238,7 @@ def _entry_at(connection: Connection, index: int) -> Entry:
 
 
 def _entry(index: int, leaf_bytes: bytes, digest: bytes) -> Entry:
+    require_kinds(index, (leaf_bytes, bytes))
     if leaf_hash(leaf_bytes) != digest:
         raise AuditCorrupt(index, "the leaf's bytes do not have its hash")
     try:

@@ -17,7 +17,7 @@ from audit.errors import AuditCorrupt, ProofRefused
 from audit.leaf import decode_leaf
 from audit.merkle import RightEdge, leaf_hash, read_edge
 from audit.schema import leaf_table
-from audit.store import NodeLookup, newest_checkpoint
+from audit.store import NodeLookup, newest_checkpoint, require_kinds
 
 _MAX_TAIL_LEN = 1_024
 
@@ -69,6 +69,7 @@ def _check_tail(connection: Connection, size: int) -> int:
     )
     last_epoch = 0
     for index, leaf_bytes, digest in connection.execute(query):
+        require_kinds(index, (leaf_bytes, bytes))
         if leaf_hash(leaf_bytes) != digest:
             raise AuditCorrupt(index, "the leaf's bytes do not have its hash")
         try:

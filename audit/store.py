@@ -25,7 +25,8 @@ from sqlalchemy.dialects import sqlite as sqlite_dialect
 from sqlalchemy.pool import QueuePool, StaticPool
 
 from audit.checkpoint import Checkpoint, LogSigner, sign_checkpoint
-from audit.errors import LogExists, LogMissing, SettingRefused
+from audit.errors import AuditCorrupt, LogExists, LogMissing, LogUnusable, SettingRefused
+from audit.faults import naming_file, require_content
 from audit.merkle import EMPTY_ROOT
 from audit.schema import SCHEMA_REVISION, checkpoint_table, leaf_table, node_table
 
@@ -55,7 +56,7 @@ def create_log(path: Path, signers: Sequence[LogSigner]) -> Checkpoint:
     draft = path.with_name(path.name + ".new")
     draft.unlink(missing_ok=True)  # a creation that was cut short: nothing was ever acknowledged from it
     os.close(os.open(draft, os.O_CREAT | os.O_EXCL | os.O_RDWR, _FILE_MODE))
-    engine = open_engine(draft, read_only=False)
+    engine = _engine(draft, read_only=False)
     checkpoint = Checkpoint(signers[0].name, 0, EMPTY_ROOT)
     with engine.begin() as connection:
         apply_migrations(connection)
@@ -79,15 +80,19 @@ def open_engine(path: Path, *, read_only: bool, owner_only: bool = True) -> Engi
     """
     if not path.is_file():
         raise LogMissing(path)
+    require_content(path)
     mode = path.stat().st_mode & 0o777
     if owner_only and mode & 0o077:
         raise SettingRefused("the log's file mode", oct(_FILE_MODE), oct(mode))
+    return _engine(path, read_only=read_only)
 
+
+def _engine(path: Path, *, read_only: bool) -> Engine:
     def connect() -> sqlite3.Connection:
         uri = f"file:{quote(str(path.absolute()))}?mode={'ro' if read_only else 'rw'}"
         connection = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False)
         try:
-            _prove_settings(connection, read_only=read_only)
+            _prove_settings(connection, path, read_only=read_only)
         except BaseException:
             connection.close()
             raise
@@ -159,6 +164,7 @@ def newest_checkpoint(connection: Connection) -> tuple[int, bytes, str]:
     """Return size, root column and note of the newest stored checkpoint."""
     columns = (checkpoint_table.c.size, checkpoint_table.c.root, checkpoint_table.c.note)
     size, root, note = connection.execute(select(*columns).order_by(checkpoint_table.c.size.desc()).limit(1)).one()
+    require_kinds(None, (root, bytes), (note, str))
     return size, root, note
 
 
@@ -183,7 +189,15 @@ class NodeLookup:
         else:
             query = select(node_table.c.hash).where(node_table.c.level == level, node_table.c.idx == index)
         digest: bytes = self._connection.execute(query).scalar_one()
+        require_kinds(None, (digest, bytes))
         return digest
+
+
+def require_kinds(index: int | None, *values: tuple[object, type]) -> None:
+    """Refuse values of another kind than their column's: in a damaged row even NOT NULL is no promise."""
+    for value, kind in values:
+        if not isinstance(value, kind):
+            raise AuditCorrupt(index, f"{type(value).__name__} is stored where {kind.__name__} must be")
 
 
 def move_wal_into_database(engine: Engine, *, truncate: bool = False) -> None:
@@ -196,19 +210,19 @@ def move_wal_into_database(engine: Engine, *, truncate: bool = False) -> None:
 
 
 @contextmanager
-def snapshot(engine: Engine) -> Iterator[Connection]:
-    """Read one consistent state of the log."""
-    with engine.begin() as connection:
+def snapshot(engine: Engine, path: Path) -> Iterator[Connection]:
+    """Read one consistent state of the log at `path`; what is damaged is said in our errors, with the path."""
+    with naming_file(path, LogUnusable), engine.begin() as connection:
         yield connection
 
 
-def _prove_settings(connection: sqlite3.Connection, *, read_only: bool) -> None:
+def _prove_settings(connection: sqlite3.Connection, path: Path, *, read_only: bool) -> None:
     for name, value, expected in (*_SETTINGS, ("query_only", "ON" if read_only else "OFF", int(read_only))):
         if not (read_only and name == "journal_mode"):  # a reader takes the journal as it is, and must find it right
             connection.execute(f"PRAGMA {name}={value}").fetchall()
         found: Any = connection.execute(f"PRAGMA {name}").fetchone()[0]
         if found != expected:
-            raise SettingRefused(f"SQLite's {name}", expected, found)
+            raise SettingRefused(f"{path}: SQLite's {name}", expected, found)
 
 
 def _begin_immediate(connection: Connection) -> None:

@@ -24,7 +24,7 @@ from sqlalchemy import Connection, func, or_, select
 from sqlalchemy.exc import DatabaseError, NoResultFound
 
 from audit.checkpoint import Checkpoint, LogVerifier, open_checkpoint, split_note
-from audit.errors import ProofRefused, SettingRefused
+from audit.errors import AuditCorrupt, ProofRefused, SettingRefused
 from audit.known_heads import KnownHeads
 from audit.leaf import decode_leaf
 from audit.leaf_checks import LeafChecks
@@ -32,7 +32,7 @@ from audit.merkle import EMPTY_EDGE, Node, RightEdge, leaf_hash, read_edge
 from audit.pairing import Pairing
 from audit.report import FindingList, Place, Report
 from audit.schema import LEAF_COLUMNS, SCHEMA_REVISION, checkpoint_table, leaf_table, node_table
-from audit.store import NodeLookup, expected_schema, open_engine, snapshot, stored_schema
+from audit.store import NodeLookup, expected_schema, open_engine, stored_schema
 
 _MAX_DISAGREEMENTS = 10
 _NODES_PER_QUERY = 4_096
@@ -56,13 +56,15 @@ def verify_store(
     try:
         engine = open_engine(path, read_only=True, owner_only=False)
         try:
-            with snapshot(engine) as connection:
+            with engine.begin() as connection:
                 _read_any_text(connection)
                 walk.run(connection)
         finally:
             engine.dispose()
-    except SettingRefused as error:
+    except (AuditCorrupt, SettingRefused) as error:
         findings.add(Place.DATABASE, None, str(error))
+    except UnicodeDecodeError:  # SQLite quotes the damaged schema, and Python cannot read the quotation
+        findings.add(Place.DATABASE, None, "the database cannot be read: what names its tables is not text")
     except DatabaseError as error:
         findings.add(Place.DATABASE, None, f"the database cannot be read: {error.orig}")
     return Report(

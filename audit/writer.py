@@ -37,7 +37,7 @@ from audit.leaf import Place, draft_leaf
 from audit.merkle import RightEdge
 from audit.recovery import RecoveredHead, recover_head
 from audit.schema import checkpoint_table, leaf_table, node_table
-from audit.store import bulk_insert, move_wal_into_database, open_engine, require_revision, stored_head
+from audit.store import bulk_insert, move_wal_into_database, open_engine, require_revision, snapshot, stored_head
 from audit.waiting import LoopWaiter, ThreadWaiter, Waiter, WaitingLine, answer
 
 
@@ -124,7 +124,7 @@ class AuditWriter:
         try:
             engine = open_engine(config.path, read_only=False)
             try:
-                with engine.begin() as connection:
+                with snapshot(engine, config.path) as connection:
                     require_revision(connection)
                     verifiers = [*(signer.verifier for signer in signers), *earlier_verifiers]
                     head = recover_head(connection, verifiers)

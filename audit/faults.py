@@ -1,0 +1,73 @@
+"""What SQLite says about a database file, as this package's errors, each naming the file.
+
+Two kinds, because two people act: the machine refuses (a lock, space, permissions, memory), which leaves the content as
+it is; or the content is not what was written.  Whatever is not plainly the machine's is counted as damage, so that a
+reason SQLite adds tomorrow is never mistaken for a passing one.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from sqlalchemy.exc import DBAPIError, MultipleResultsFound, NoResultFound
+
+from audit.errors import AuditCorrupt, AuditError, KeyringUnusable, LogUnusable
+
+_MACHINE_CODES = frozenset(
+    {
+        sqlite3.SQLITE_PERM,
+        sqlite3.SQLITE_BUSY,
+        sqlite3.SQLITE_LOCKED,
+        sqlite3.SQLITE_NOMEM,
+        sqlite3.SQLITE_READONLY,
+        sqlite3.SQLITE_INTERRUPT,
+        sqlite3.SQLITE_IOERR,
+        sqlite3.SQLITE_FULL,
+        sqlite3.SQLITE_CANTOPEN,
+        sqlite3.SQLITE_PROTOCOL,
+    }
+)
+_LEAST_LEN = 512
+"""SQLite's smallest page."""
+_PRIMARY_CODE = 0xFF
+DAMAGE_HINT = "keep the file as it is for the auditor and restore a copy"
+_MACHINE_HINT = "check space, owner, permissions and who else holds the file, then start again"
+
+
+@contextmanager
+def naming_file(path: Path, unusable: type[LogUnusable | KeyringUnusable]) -> Iterator[None]:
+    """Turn the faults of the database at `path` into `AuditCorrupt` or, where the machine refuses, `unusable`."""
+    try:
+        yield
+    except DBAPIError as error:  # `orig` alone: the whole text holds the statement
+        raise _named(path, error.orig, unusable) from error
+    except sqlite3.Error as error:
+        raise _named(path, error, unusable) from error
+    except (NoResultFound, MultipleResultsFound) as error:
+        raise AuditCorrupt(None, "a row is missing or stands there twice", hint=DAMAGE_HINT, path=path) from error
+    except UnicodeDecodeError as error:  # SQLite quotes the damaged schema, and Python cannot read the quotation
+        raise AuditCorrupt(None, "what names its tables is not text", hint=DAMAGE_HINT, path=path) from error
+    except AuditCorrupt as error:
+        if error.path is not None:
+            raise
+        raise AuditCorrupt(error.index, error.what, hint=error.hint or DAMAGE_HINT, path=path) from error
+
+
+def require_content(path: Path) -> None:
+    """Refuse an emptied file, or one cut in its header, which SQLite takes for new and would write a header into.
+
+    By its size alone: opening it here would, on closing, drop the locks that this process holds on it.
+    """
+    length = path.stat().st_size
+    if length < _LEAST_LEN:
+        raise AuditCorrupt(None, f"a file of {length} bytes is no database", hint=DAMAGE_HINT, path=path)
+
+
+def _named(path: Path, fault: BaseException | None, unusable: type[LogUnusable | KeyringUnusable]) -> AuditError:
+    code = getattr(fault, "sqlite_errorcode", None)  # absent where Python itself could not read a value
+    if code is not None and code & _PRIMARY_CODE in _MACHINE_CODES:
+        return unusable(path, str(fault), hint=_MACHINE_HINT)
+    return AuditCorrupt(None, str(fault), hint=DAMAGE_HINT, path=path)
