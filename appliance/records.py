@@ -44,7 +44,7 @@ def admitted_facts(
         "dtype": model.dtype,
         "engine_build": model.engine_build,
         "key_id": asking.principal.key_id,
-        "label": asking.label,
+        "label": str(asking.label),
         "max_tokens_cap": allow.obligations.max_tokens_cap,
         "model": model.name,
         "model_root": model.root,
@@ -117,7 +117,7 @@ def refused_facts(asking: Asking, refusal: ApplianceError, param: str) -> dict[s
     return {
         "code": refusal.code,
         "key_id": asking.principal.key_id,
-        "label": asking.label,
+        "label": str(asking.label),
         "outcome": "refused",
         "param": param,
         "route": asking.route,

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -77,6 +78,36 @@ def test_paging_gives_each_matching_entry_once_in_order(
         if after is None:
             break
     assert found == (wanted[::-1] if newest else wanted)
+
+
+FULL_EVENT = dataclasses.replace(
+    make_event(50, "audit:example"),
+    actor="the-actor",
+    role="the-role",
+    tenant="the-tenant",
+    subject="the-subject",
+    facts={name: f"the-{name}" for name in ("route", "model_root", "decision", "outcome", "label")},
+)
+"""Has a value of its own in everything that a filter can ask for."""
+FINDING = {
+    **{name: getattr(FULL_EVENT, name) for name in ("kind", "actor", "role", "tenant", "subject")},
+    **FULL_EVENT.facts,
+    "from_ts_us": FULL_EVENT.ts_us,
+    "until_ts_us": FULL_EVENT.ts_us + 1,
+}
+
+
+@pytest.mark.parametrize("field", [field.name for field in dataclasses.fields(EntryFilter)])
+def test_every_filter_finds_a_record_that_must_match_and_no_other(tmp_path: Path, field: str) -> None:
+    """A column that is always NULL cannot hide: a new field without a value in the table fails here as well."""
+    path = tmp_path / "audit.db"
+    before, after = (make_event(number, label="another", outcome="another") for number in (49, 51))
+    build_log(path, [before, FULL_EVENT, after], [3])
+    wanted = {"from_ts_us": [1, 2], "until_ts_us": [0, 1]}.get(field, [1])
+    with AuditReader(path) as reader:
+        page = reader.entries(EntryFilter(**{field: FINDING[field]}))
+        assert [entry.index for entry in page.entries] == wanted
+        assert reader.entries(EntryFilter(**FINDING)).entries == (reader.entry(1),)
 
 
 def matches(appended: object, conditions: dict[str, object]) -> bool:
