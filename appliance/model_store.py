@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from hashlib import sha256
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from types import MappingProxyType
 
 from engine.config import FileDigest
@@ -31,6 +31,8 @@ SINGLE_WEIGHTS = "model.safetensors"
 WEIGHTS_INDEX = "model.safetensors.index.json"
 READ_BY_BOTH = ("config.json", "generation_config.json", WEIGHTS_INDEX)
 """Small files that the engine reads too, and hashes again over the bytes that it uses."""
+SUFFIXES = frozenset({"", ".jinja", ".json", ".md", ".safetensors", ".txt"})
+"""What a model folder may hold: weights, tables and words.  No code, no pickle, no archive, signed or not."""
 MAX_KEPT_BYTES = 256 * 2**20
 """Of one file that is kept in memory: a tokenizer, a template, a card."""
 _DAMAGED = "the folder was changed after signing: restore this file from its release, or have the folder signed again"
@@ -129,6 +131,9 @@ def _check_names(folder: Path, manifest: ModelManifest) -> None:
         found = set(list_folder(folder)) - {SIGNATURE_NAME}
     for name in sorted(found - set(manifest.files)):
         raise ModelRefused(name, "it is not in the signed manifest", "remove it, or have the folder signed again")
+    for name in sorted(manifest.files):
+        if PurePosixPath(name).suffix.lower() not in SUFFIXES:
+            raise ModelRefused(name, "files of this kind have no place in a model", "remove it, then sign again")
     for name in sorted(set(manifest.files) - found):
         raise ModelRefused(name, "it is in the signed manifest but missing", _DAMAGED)
 

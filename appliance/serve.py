@@ -30,7 +30,7 @@ from appliance.served_model import ServedModel
 from audit.errors import AuditError, AuditHalted, AuditQueueFull, AuditRefused
 from audit.event import JsonValue, Receipt
 from engine.request import GenerationRequest
-from engine.service import EngineStopped, QueueFull
+from engine.service import EngineHealth, EngineStopped, QueueFull
 from policies.decision import Allow
 
 LOG = structlog.get_logger("cloister.serve")
@@ -49,6 +49,10 @@ class GenerationEngine(Protocol):
 
     def submit(self, request: GenerationRequest) -> GenerationStream:
         """Queue a request.  Raises QueueFull or EngineStopped; then the engine keeps nothing of it."""
+        ...
+
+    def health(self) -> EngineHealth:
+        """Give the state as of now."""
         ...
 
 
@@ -92,7 +96,7 @@ class Walk:
             ApplianceError: not admitted, or admitted and turned away by a full queue.  Where `recorded` is false the
                 caller owes the record, by `record_refusal`.
         """
-        self._door.check()
+        self._check_ready()
         started_ns = self._trail.clock.monotonic_ns()
         self.require_model(request.model)
         try:
@@ -161,6 +165,13 @@ class Walk:
                 "logprobs": request.sampling.num_logprobs is not None,
             },
         )
+
+    def _check_ready(self) -> None:
+        """Raise `Unavailable` while nothing is admitted, or while the engine has work and makes no step."""
+        self._door.check()
+        health = self._engine.health()
+        if health.state == "ready" and not health.is_healthy:
+            raise Unavailable("the engine makes no progress; the operator must restart it", code="engine_stalled")
 
     async def _plan(self, request: InferenceRequest, allow: Allow) -> PromptPlan:
         """Tokenize and fix every parameter; a long prompt beside the event loop, so that nobody waits for it."""

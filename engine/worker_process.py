@@ -118,7 +118,10 @@ class WorkerProcess:
         Raises:
             DiedLoading: the system refuses another process.
         """
-        ours, theirs = socket.socketpair()
+        try:
+            ours, theirs = socket.socketpair()
+        except OSError as error:
+            raise _not_spawned(error, utc_s()) from None
         try:
             process = await asyncio.create_subprocess_exec(
                 *command,
@@ -132,9 +135,7 @@ class WorkerProcess:
             )
         except OSError as error:
             ours.close()
-            reason = errno.errorcode.get(error.errno or 0, "OSError")
-            end = EngineExit("spawn_failed", reason, utc_s())
-            raise DiedLoading(end, "", f"no process could be started ({reason})", SPAWN_HINT) from None
+            raise _not_spawned(error, utc_s()) from None
         except BaseException:
             ours.close()
             raise
@@ -228,3 +229,11 @@ class WorkerProcess:
         if status < 0:
             return EngineExit("signal", signal.Signals(-status).name, at)
         return EngineExit("exit", f"status {status}", at)
+
+
+def _not_spawned(error: OSError, at: float) -> DiedLoading:
+    """Say that the system refuses another process or socket, which it may grant a moment later."""
+    reason = errno.errorcode.get(error.errno or 0, "OSError")
+    return DiedLoading(
+        EngineExit("spawn_failed", reason, at), "", f"no process could be started ({reason})", SPAWN_HINT
+    )

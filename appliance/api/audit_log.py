@@ -17,6 +17,10 @@ from audit.reader import Entry, EntryFilter
 
 MAX_PAGE = 1000
 MAX_DIGITS = 19
+MAX_INDEX = 2**53 - 1
+"""The largest whole number that JSON readers agree on."""
+MAX_FILTER_CHARACTERS = 256
+"""A filter's value stands in the record of the read."""
 FILTERS = ("kind", "actor", "role", "tenant", "subject", "decision", "route", "outcome", "model_root", "label")
 
 
@@ -27,7 +31,7 @@ async def list_entries(call: Call) -> Response:
     if order not in {"asc", "desc"}:
         raise BadRequest("order is asc or desc", code="bad_value", param="order")
     limit = _integer(query, "limit", 100, 1, MAX_PAGE)
-    after = _integer(query, "after", -1, 0, 2**62) if "after" in query else None
+    after = _integer(query, "after", -1, 0, MAX_INDEX) if "after" in query else None
     wanted = {name: query[name] for name in FILTERS if name in query}
     await _record_read(call, {"what": "entries", "filters": wanted, "limit": limit, "after": after, "order": order})
     conditions = EntryFilter(
@@ -99,9 +103,11 @@ async def _record_read(call: Call, what: Mapping[str, JsonValue]) -> None:
 def _query(call: Call, allowed: set[str]) -> dict[str, str]:
     pairs = call.request.query_params.multi_items()
     query = dict(pairs)
-    for name in query:
+    for name, value in query.items():
         if name not in allowed:
             raise BadRequest("there is no such query parameter here", code="unknown_parameter", param=name[:64])
+        if len(value) > MAX_FILTER_CHARACTERS:
+            raise BadRequest(f"at most {MAX_FILTER_CHARACTERS} characters", code="bad_value", param=name)
     if len(query) != len(pairs):
         raise BadRequest("a query parameter stands twice", code="bad_value")
     return query
@@ -117,7 +123,7 @@ def _integer(query: Mapping[str, str], name: str, default: int, least: int, most
 
 
 def _index(call: Call) -> int:
-    return _integer({"index": call.request.path_params["index"]}, "index", 0, 0, 2**62)
+    return _integer({"index": call.request.path_params["index"]}, "index", 0, 0, MAX_INDEX)
 
 
 AUDIT_ROUTES = (

@@ -9,6 +9,7 @@ Invariants:
 
 from __future__ import annotations
 
+import asyncio
 import re
 import secrets
 import time
@@ -46,6 +47,7 @@ LOG = structlog.get_logger("cloister.http")
 OPEN_ROUTES: Mapping[str, Callable[[Appliance], JSONResponse]] = {"/livez": livez, "/readyz": readyz}
 """GET only; nothing else answers without a credential."""
 REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,64}")
+HOST_PORT = re.compile(r":\d{1,5}$", re.ASCII)
 WALK_ACTION = "infer"
 
 
@@ -88,7 +90,7 @@ class RouteTable:
     def handler(self, method: str, path: str) -> str:
         """Give the route's template for logs and metrics, which must never hold a path that a client made up."""
         if path in OPEN_ROUTES:
-            return path
+            return path if method == "GET" else "unknown"
         try:
             return self.find(method, path)[0].path
         except (NotFound, MethodNotAllowed):
@@ -132,10 +134,12 @@ class Perimeter:
             if request.scope["path"] in OPEN_ROUTES and request.method == "GET":
                 return OPEN_ROUTES[request.scope["path"]](self._appliance)
             return await self._answer_call(request, request_id, handler)
-        except Exception as fault:  # noqa: BLE001 - one call's fault is this call's alone
+        except (asyncio.CancelledError, KeyboardInterrupt, SystemExit, GeneratorExit):
+            raise
+        except BaseException as fault:  # noqa: BLE001 - one call's fault is its own, also a library's panic
             return error_response(self._refusal(fault, request_id))
 
-    def _refusal(self, fault: Exception, request_id: str) -> ApplianceError:
+    def _refusal(self, fault: BaseException, request_id: str) -> ApplianceError:
         """Say in the caller's terms what went wrong."""
         match fault:
             case ApplianceError():
@@ -184,7 +188,7 @@ class Perimeter:
     def _check_host(self, request: Request) -> None:
         # DNS rebinding: a page in a browser must not reach a loopback server under a name of its own.
         host = request.headers.get("host", "")
-        name = host.rsplit(":", 1)[0] if not host.endswith("]") else host
+        name = HOST_PORT.sub("", host)
         if name.lower() not in self._appliance.settings.served_hosts:
             raise BadRequest(
                 "this Host is not served here; see CLOISTER_ALLOWED_HOSTS", code="host_not_allowed", param="host"

@@ -305,3 +305,13 @@ async def test_an_approval_that_has_ended_allows_nothing(make_bench: BenchMaker)
     with pytest.raises(Forbidden):
         await bench.walk.admit(bench.asking("r2"), completion())
     assert bench.kinds("r2") == ["request:denied"]
+
+
+async def test_a_stalled_engine_admits_nothing(make_bench: BenchMaker):
+    """With work at hand and no step, a new request is refused at once instead of waiting without end."""
+    bench = make_bench()
+    bench.engine.is_stalled = True
+    with pytest.raises(Unavailable) as refusal:
+        await bench.walk.admit(bench.asking("r1"), completion())
+    assert refusal.value.code == "engine_stalled"
+    assert bench.kinds("r1") == []

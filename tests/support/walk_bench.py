@@ -31,7 +31,7 @@ from audit.store import create_log
 from audit.verify import verify_log
 from audit.writer import AuditWriter, WriterConfig
 from engine.request import GenerationRequest, StepEvent
-from engine.service import QueueFull
+from engine.service import EngineHealth, QueueFull
 from policies.bundle import load_bundle, read_source_bundle
 
 DEVELOPER = Principal("dana", "User", "plant-1", ("developer",), 2, "key1")
@@ -85,9 +85,24 @@ class ScriptedEngine:
         self.error: str | None = None
         self.full_at: int | None = None
         """The submission that finds the queue full."""
+        self.is_stalled = False
         self.broken_at: int | None = None
         """The submission that meets a bug."""
         self.streams: list[ScriptedStream] = []
+
+    def health(self) -> EngineHealth:
+        """Give what the test set."""
+        return EngineHealth(
+            state="ready",
+            is_healthy=not self.is_stalled,
+            last_step_age_s=0.0,
+            busy=False,
+            pid=None,
+            restarts=0,
+            last_exit=None,
+            num_running=0,
+            num_waiting=0,
+        )
 
     def submit(self, request: GenerationRequest) -> ScriptedStream:
         """Take a request whose admission can be read back from disk."""
