@@ -13,10 +13,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Protocol
 
-from sqlalchemy.exc import DBAPIError
-
 from appliance.identity.principal import Principal
-from audit.errors import AuditHalted
 from audit.event import Event, JsonValue, Receipt
 from audit.pairing import Pairing
 
@@ -122,8 +119,5 @@ class AuditTrail:
         Raises:
             audit.errors.AuditError: the subject's key cannot be had; what would be recorded without it is not.
         """
-        try:
-            made = self._keyring.commitment(actor.id, request_id, phase, content)
-        except DBAPIError as error:
-            raise AuditHalted(f"the subject keys failed: {error.orig}") from error
+        made = self._keyring.commitment(actor.id, request_id, phase, content)
         return {"hmac": made.hmac_hex, "key_id": made.key_id}

@@ -14,6 +14,10 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from appliance.api.sse import ABORT_EXTENSION
 
 HEAD_DEADLINE_S = 15.0
+STREAMS_FIRST = 2
+"""Times the write deadline: a stream's own deadline comes first, because its record says why it ended."""
+LEAST_TAKEN_BYTES = 2**16
+"""What a reader of a large answer must take in each term."""
 BAD_HTTP_BODY = (
     b'{"error":{"message":"this is not HTTP/1.1 as it should be, or its head is too large",'
     b'"type":"invalid_request_error","param":null,"code":"bad_http"}}'
@@ -24,7 +28,7 @@ class GuardedH11Protocol(H11Protocol):
     """One connection.  The timer runs while a head is being waited for."""
 
     write_deadline_s: float
-    """A reader must take what was written to it within this time; set by `guarded_protocol`."""
+    """A reader must take some of what was written to it within twice this time; set by `guarded_protocol`."""
     _head_timer: asyncio.TimerHandle | None = None
     _write_timer: asyncio.TimerHandle | None = None
     """Runs while more waits for the reader than the transport likes to hold."""
@@ -69,12 +73,26 @@ class GuardedH11Protocol(H11Protocol):
         """Begin to wait for the reader."""
         super().pause_writing()
         if self._write_timer is None:
-            self._write_timer = self.loop.call_later(self.write_deadline_s, self.transport.abort)
+            self._watch_write()
 
     def resume_writing(self) -> None:
         """The reader has caught up."""
         super().resume_writing()
         self._forget_write()
+
+    def _watch_write(self) -> None:
+        waiting_bytes = self.transport.get_write_buffer_size()
+        self._write_timer = self.loop.call_later(
+            STREAMS_FIRST * self.write_deadline_s, self._write_is_late, waiting_bytes
+        )
+
+    def _write_is_late(self, waited_bytes: int) -> None:
+        """Drop a reader who took next to nothing; one that is slow and steady has another term."""
+        self._write_timer = None
+        if self.transport.get_write_buffer_size() > waited_bytes - LEAST_TAKEN_BYTES:
+            self.transport.abort()
+        else:
+            self._watch_write()
 
     def _forget_write(self) -> None:
         if self._write_timer is not None:

@@ -18,6 +18,8 @@ import structlog
 import uvicorn
 
 from appliance.admission import Obstacle
+from appliance.api.routes import ROUTES
+from appliance.api.routing import Perimeter, RouteTable
 from appliance.app import Appliance, build_app
 from appliance.http_protocol import guarded_protocol
 from appliance.settings import Settings
@@ -62,12 +64,13 @@ async def run(
         PortBusy: before anything was opened.
     """
     stop = StopOrder()
+    routes = RouteTable(ROUTES)
     _on_signals(stop.give)
     listener = bind(settings)
     with contextlib.closing(listener):
         appliance = await build_app(settings, unsafe_development_trust=unsafe_development_trust)
         try:
-            server = _Server(_uvicorn_config(settings, appliance))
+            server = _Server(_uvicorn_config(settings, appliance, routes))
             await _serve_until_ordered(server, listener, appliance, on_ready, stop)
         finally:
             await appliance.close()
@@ -150,9 +153,9 @@ def _on_signals(act: Callable[[], object]) -> None:
         loop.add_signal_handler(number, act)
 
 
-def _uvicorn_config(settings: Settings, appliance: Appliance) -> uvicorn.Config:
+def _uvicorn_config(settings: Settings, appliance: Appliance, routes: RouteTable) -> uvicorn.Config:
     return uvicorn.Config(
-        app=appliance.asgi,
+        app=Perimeter(appliance, routes),
         http=guarded_protocol(settings.write_deadline_s),
         ws="none",
         lifespan="off",

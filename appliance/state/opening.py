@@ -10,7 +10,6 @@ import fcntl
 import hmac
 import json
 import os
-import sqlite3
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -18,13 +17,11 @@ from datetime import datetime
 from pathlib import Path
 from types import MappingProxyType
 
-from sqlalchemy.exc import DBAPIError
-
-from appliance.state.errors import StateCorrupt, StateInUse, StateMissing, StateUnusable
+from appliance.state.errors import StateCorrupt, StateInUse, StateMissing
 from appliance.state.files import FILE_MODE, check_tree, read_private, refusing
 from appliance.state.layout import StateLayout, parse_seq_name
 from audit.checkpoint import LogSigner, LogVerifier
-from audit.errors import AuditCorrupt, AuditError
+from audit.errors import AuditError
 from offline_bundle.errors import FolderRefused, TrustError
 from offline_bundle.folder import list_folder
 from offline_bundle.manifest import PolicyManifest
@@ -199,19 +196,6 @@ def _names(folder: Path) -> list[str]:
         return [path.name for path in folder.iterdir()]
     except FileNotFoundError:
         return []
-
-
-@contextmanager
-def naming_database(path: Path) -> Iterator[None]:
-    """Turn what the log's room or SQLite says about a database of the state into our errors, which name the file."""
-    try:
-        yield
-    except AuditCorrupt as refusal:
-        raise StateCorrupt(path, str(refusal), hint=_RESTORE) from refusal
-    except DBAPIError as error:
-        if isinstance(error.orig, sqlite3.OperationalError):
-            raise StateUnusable(path, str(error.orig), hint="check space, owner and permissions") from error
-        raise StateCorrupt(path, str(error.orig), hint=_RESTORE) from error
 
 
 @contextmanager

@@ -1,0 +1,10 @@
+"""Every route there is, in one place."""
+
+from __future__ import annotations
+
+from appliance.api.audit_log import AUDIT_ROUTES
+from appliance.api.openai_routes import OPENAI_ROUTES
+from appliance.api.operations import OPERATION_ROUTES
+from appliance.api.route_spec import RouteSpec
+
+ROUTES: tuple[RouteSpec, ...] = (*OPENAI_ROUTES, *AUDIT_ROUTES, *OPERATION_ROUTES)

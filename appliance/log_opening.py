@@ -1,0 +1,115 @@
+"""Open the log for this run: recover it, measure it, begin it, and close what the last run left open.
+
+The order is the promise: nothing is recorded before the log has recovered, `appliance:started` is the first entry of a
+run, and every admitted request that died with the last run has its terminal record before policy is loaded.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Mapping
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import structlog
+
+from appliance.admission import AdmissionDoor
+from appliance.audit_trail import PAIRING, SYSTEM, AuditTrail, Clock, Kind
+from appliance.metrics import ServingMetrics
+from appliance.serve import LOG_OBSTACLE
+from appliance.settings import Settings
+from appliance.state.opening import OpenState
+from audit.content import SubjectKeyring
+from audit.event import Event, JsonValue, Receipt
+from audit.reader import AuditReader, EntryFilter
+from audit.writer import AuditWriter, WriterConfig, WriterState
+
+LOG = structlog.get_logger("cloister.log")
+BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+
+
+@dataclass(frozen=True, slots=True)
+class OpenLog:
+    """The log of this run."""
+
+    writer: AuditWriter
+    reader: AuditReader
+    trail: AuditTrail
+
+
+class _MeasuredSink:
+    """The writer, with a count and the wait per kind."""
+
+    def __init__(self, writer: AuditWriter, metrics: ServingMetrics) -> None:
+        self._writer = writer
+        self._metrics = metrics
+
+    async def append(self, event: Event) -> Receipt:
+        """Append; see `audit.writer.AuditWriter.append`."""
+        with self._metrics.append_seconds.labels(event.kind).time():
+            receipt = await self._writer.append(event)
+        self._metrics.records.labels(event.kind).inc()
+        return receipt
+
+
+async def open_log(
+    settings: Settings,
+    state: OpenState,
+    door: AdmissionDoor,
+    metrics: ServingMetrics,
+    start_facts: Mapping[str, JsonValue],
+    closing: AsyncExitStack,
+) -> OpenLog:
+    """Open, begin and tidy the log; `closing` ends the run with `appliance:stopped` and the last checkpoint.
+
+    Raises:
+        AuditError: names the file at fault and the remedy.
+    """
+    writer = _open_writer(settings, state, door, metrics)
+    closing.push_async_callback(asyncio.to_thread, writer.close)
+    keyring = closing.enter_context(SubjectKeyring(state.layout.subject_keys_db, state.kek))
+    reader = closing.enter_context(AuditReader(state.layout.audit_db))
+    trail = AuditTrail(_MeasuredSink(writer, metrics), keyring, Clock(), trust=state.trust_root.trust)
+    closing.push_async_callback(_record_stop, trail, writer)
+    await trail.append(Kind.APPLIANCE_STARTED, SYSTEM, "appliance", start_facts)
+    await _close_what_was_left_open(trail, reader)
+    return OpenLog(writer, reader, trail)
+
+
+def _open_writer(settings: Settings, state: OpenState, door: AdmissionDoor, metrics: ServingMetrics) -> AuditWriter:
+    loop = asyncio.get_running_loop()
+
+    def observe_commit(seconds: float, num_leaves: int) -> None:
+        metrics.commit_seconds.observe(seconds)
+        metrics.leaves_per_commit.observe(num_leaves)
+
+    def on_halt(reason: str) -> None:
+        LOG.error("log_halted", reason=reason)
+        loop.call_soon_threadsafe(door.shut, LOG_OBSTACLE)
+
+    config = WriterConfig(
+        path=state.layout.audit_db,
+        node_id=state.log_signer.name,
+        boot_id=BOOT_ID.read_text().strip() if BOOT_ID.exists() else secrets.token_hex(16),
+        min_free_bytes=settings.min_free_bytes,
+    )
+    return AuditWriter.open(config, [state.log_signer], observe_commit=observe_commit, on_halt=on_halt)
+
+
+async def _record_stop(trail: AuditTrail, writer: AuditWriter) -> None:
+    if writer.state is WriterState.RUNNING:
+        await trail.append(Kind.APPLIANCE_STOPPED, SYSTEM, "appliance", {})
+
+
+async def _close_what_was_left_open(trail: AuditTrail, reader: AuditReader) -> None:
+    """Give every admitted request of the last run, which died before it could, its one terminal record.
+
+    `policy:loaded` comes after this step in every start, so nothing older than the newest of them is still open.
+    """
+    done = reader.entries(EntryFilter(kind=Kind.POLICY_LOADED.value), limit=1, newest=True).entries
+    from_index = done[0].index if done else 0
+    for open_subject in await asyncio.to_thread(reader.open_subjects, PAIRING, from_index=from_index):
+        facts: dict[str, JsonValue] = {"admitted_index": open_subject.index, "outcome": "abandoned"}
+        await trail.append(Kind.REQUEST_ABANDONED, SYSTEM, open_subject.subject, facts)

@@ -1,0 +1,96 @@
+"""Verify the model, let the engine load it over verified bytes, and describe what is served."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+import secrets
+from contextlib import AsyncExitStack
+
+from appliance.admission import AdmissionDoor
+from appliance.audit_trail import SYSTEM, AuditTrail, Kind
+from appliance.engine_watch import EngineWatch
+from appliance.model_store import VerifiedModel, open_model
+from appliance.served_model import ServedModel
+from appliance.settings import Settings
+from appliance.state.opening import OpenState, read_approvals
+from appliance.text.tokenizer import ModelTokenizer
+from audit.event import JsonValue
+from engine.config import EngineConfig
+from engine.service import EngineInfo, EngineService
+
+
+async def load_model(
+    settings: Settings,
+    state: OpenState,
+    trail: AuditTrail,
+    door: AdmissionDoor,
+    now: dt.datetime,
+    closing: AsyncExitStack,
+) -> tuple[EngineService, ServedModel]:
+    """Start the engine on the approved model, recorded as `model:loaded`; `closing` stops it.
+
+    Raises:
+        ModelRefused, EngineLoadError: names the file at fault; nothing of the model is used.
+    """
+    folder, approvals = state.layout.model(settings.model), read_approvals(state.layout, settings.model)
+    verified = await asyncio.to_thread(open_model, folder, state.trust_root, approvals, now)
+    tokenizer = ModelTokenizer(verified.files, nonce=secrets.token_hex(16))
+    watch = EngineWatch(trail, door)
+    engine = EngineService(
+        _engine_config(settings, verified), stall_limit_s=settings.stall_limit_s, on_change=watch.on_change
+    )
+    closing.push_async_callback(watch.close)
+    closing.push_async_callback(engine.stop, 0.0)
+    loaded = await engine.start()
+    await trail.append(Kind.MODEL_LOADED, SYSTEM, verified.manifest.root, _model_facts(verified, loaded))
+    return engine, _served_model(verified, loaded, tokenizer, now)
+
+
+def _engine_config(settings: Settings, verified: VerifiedModel) -> EngineConfig:
+    return EngineConfig(
+        model_dir=str(verified.folder),
+        file_digests=verified.engine_digests,
+        dtype=settings.dtype,
+        page_size=settings.page_size,
+        kv_memory_bytes=settings.kv_memory_bytes,
+        max_num_batched_tokens=settings.max_num_batched_tokens,
+        max_num_sequences=settings.max_num_sequences,
+        max_queue_len=settings.max_queue_len,
+        num_threads=settings.engine_threads,
+    )
+
+
+def _served_model(
+    verified: VerifiedModel, loaded: EngineInfo, tokenizer: ModelTokenizer, now: dt.datetime
+) -> ServedModel:
+    return ServedModel(
+        name=verified.name,
+        root=verified.manifest.root,
+        approved_until_us=int(dt.datetime.fromisoformat(verified.approval.expires_at).timestamp() * 1e6),
+        max_label=verified.approval.max_label,
+        tenants=verified.approval.tenants,
+        tokenizer=tokenizer,
+        max_model_len=loaded.max_model_len,
+        vocab_size=loaded.vocab_size,
+        dtype=loaded.dtype,
+        engine_build=loaded.engine_build,
+        created_s=int(now.timestamp()),
+    )
+
+
+def _model_facts(verified: VerifiedModel, loaded: EngineInfo) -> dict[str, JsonValue]:
+    return {
+        "model": verified.name,
+        "signer": verified.manifest.signer,
+        "approvers": list(verified.approval.approvers),
+        "approval_seq": verified.approval.seq,
+        "num_files": len(verified.manifest.files),
+        "num_weight_bytes": loaded.weight_bytes,
+        "dtype": loaded.dtype,
+        "engine_build": loaded.engine_build,
+        "torch": loaded.torch_version,
+        "max_model_len": loaded.max_model_len,
+        "num_pages": loaded.num_pages,
+        "page_size": loaded.page_size,
+    }
