@@ -11,13 +11,17 @@ import socket
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
+from pathlib import Path
 
 import httpx
 import pytest
 from live_appliance import LiveAppliance, running_appliance
 
+from appliance.api.openai_completions import MAX_SEQUENCES
+
 HANG_S = 90
 """Nothing here may take so long; a socket that waits longer fails the test."""
+TCP_TABLE, ESTABLISHED = Path("/proc/net/tcp"), "01"
 BODY_DEADLINE_S = "1.5"
 WRITE_DEADLINE_S = "1.5"
 
@@ -287,7 +291,7 @@ def test_http_1_0_is_answered_and_closed(strict: LiveAppliance):
         ({"stop": [f"stop {number}" for number in range(10_000)]}, "stop"),
         ({"stop": ["x" * 100_000]}, "stop[0]"),
         ({"stop_token_ids": list(range(10_000))}, "stop_token_ids"),
-        ({"prompt": ["a"] * 64, "n": 16}, "n"),
+        ({"prompt": ["a"] * (MAX_SEQUENCES // 8 + 1), "n": 8}, "n"),
         ({"prompt": [[5] * 100_000]}, "prompt"),
         ({"prompt": ["a"] * 100_000}, "prompt"),
         ({"logprobs": 10**6}, "logprobs"),
@@ -312,3 +316,29 @@ def test_absurd_numbers_are_refused_by_name(strict: LiveAppliance, change: dict,
         assert len(error["param"]) < 200
     else:
         assert error["param"] == param
+
+
+def _big_answer(live: LiveAppliance) -> bytes:
+    """A request whose whole answer is far larger than what the kernel's socket buffers hold."""
+    body = {"model": "starter", "prompt": "The pump", "n": 16, "max_tokens": 500, "ignore_eos": True, "logprobs": 20}
+    return _request(live, body, "connection: close")
+
+
+def test_a_client_that_never_reads_a_whole_answer_is_dropped(strict: LiveAppliance):
+    """Without a stream too: the server lets go of an answer that nobody takes; the kernel's own copy is small."""
+    if not TCP_TABLE.exists():
+        pytest.skip("seeing the server's end of a connection needs /proc")
+    with _connect(strict, receive_bytes=4096) as connection:
+        connection.sendall(_big_answer(strict))
+        head = _read_until(connection, b"\r\n\r\n")
+        deadline = time.monotonic() + HANG_S
+        while _is_held(strict, connection):
+            assert time.monotonic() < deadline, "the server still holds the answer"
+    assert int(_header(head, "content-length")) > 2**23
+
+
+def _is_held(live: LiveAppliance, connection: socket.socket) -> bool:
+    """Whether the server's end is still established."""
+    ends = f"{int(live.url.rsplit(':', 1)[1]):04X}", f"{connection.getsockname()[1]:04X}"
+    rows = [line.split() for line in TCP_TABLE.read_text().splitlines()[1:]]
+    return any((row[1].split(":")[1], row[2].split(":")[1]) == ends and row[3] == ESTABLISHED for row in rows)
