@@ -9,6 +9,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from live_appliance import free_port
+
 from appliance.settings import Settings
 from appliance.state.development import provision_development
 from appliance.state.layout import StateLayout
@@ -18,7 +20,7 @@ def _serve(state_dir: Path) -> subprocess.CompletedProcess[str]:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("CLOISTER_")}
     return subprocess.run(
         [Path(sys.executable).parent / "cloister", "serve"],
-        env={**environment, "CLOISTER_STATE_DIR": str(state_dir), "CLOISTER_PORT": "8697"},
+        env={**environment, "CLOISTER_STATE_DIR": str(state_dir), "CLOISTER_PORT": str(free_port())},
         capture_output=True,
         text=True,
         check=False,
