@@ -4,14 +4,16 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
-PYTEST := PYTHONPATH=tests/guard $(BIN)/python -m pytest
+# One thread of arithmetic per test process: two processes share two cores.
+PYTEST := OMP_NUM_THREADS=1 PYTHONPATH=tests/guard $(BIN)/python -m pytest
+WORKERS ?= 2
 
 .PHONY: help serve test check format test-long interop bench starter clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make serve      install into .venv, make a development state in ./var, serve on http://127.0.0.1:8600"
-	@echo "make test       install into .venv, run the whole suite"
+	@echo "make test       install into .venv, run the whole suite in WORKERS=2 processes"
 	@echo "make check      lint, types, import contracts, docs"
 	@echo "make test-long  the long lanes: many crash rounds, large fuzz"
 	@echo "make interop    check model signatures with the released model_signing tool, both ways"
@@ -22,7 +24,7 @@ serve: $(VENV)/.serve
 	@exec $(BIN)/cloister serve --development
 
 test: $(VENV)/.test
-	$(PYTEST)
+	$(PYTEST) -q -n $(WORKERS)
 
 test-long: $(VENV)/.test
 	$(PYTEST) -m slow --timeout=7200
