@@ -4,9 +4,9 @@ from __future__ import annotations
 
 NOTE = (
     "Shift log: unit 7, night shift, 14 March, lead Mara Lindqvist.\n"
-    "22:10 Pump P-204: small oil leak. Temperature 81 C. Reported by Ivo Hartmann. "
+    "Pump P-204 at 22:10: small oil leak. Temperature 81 C. Reported by Ivo Hartmann. "
     "Action: tightened the seal. Status: open.\n"
-    "23:45 Valve V-310: slow pressure drop. Pressure 4.2 bar. Nadia Kovacs reported it. "
+    "Valve V-310 at 23:45: slow pressure drop. Pressure 4.2 bar. Nadia Kovacs reported it. "
     "The crew replaced the gasket. Status: closed."
 )
 QUESTION = "Who reported the fault on P-204?"

@@ -26,6 +26,7 @@ from starter_exam import (
     Case,
     extraction_cases,
     is_right,
+    log_extraction_cases,
     question_cases,
 )
 from starter_samples import sample_cases
@@ -58,7 +59,9 @@ def examine(folder: Path, cases: list[Case]) -> list[Marked]:
     return [Marked(case, answer) for case, answer in zip(cases, said, strict=True)]
 
 
-def result_of(folder: Path, questions: list[Marked], extractions: list[Marked], wall_s: float) -> dict[str, object]:
+def result_of(
+    folder: Path, questions: list[Marked], extractions: list[Marked], log_extractions: list[Marked], wall_s: float
+) -> dict[str, object]:
     """Condense the marks into what evaluation.json says."""
     asked = Counter(marked.case.kind for marked in questions)
     right = Counter(marked.case.kind for marked in questions if marked.right)
@@ -70,6 +73,7 @@ def result_of(folder: Path, questions: list[Marked], extractions: list[Marked], 
         "exam_seed": EXAM_SEED,
         "questions": {"asked": len(questions), "right": num_right, "bar": QUESTION_BAR},
         "extractions": {"asked": len(extractions), "right": num_extracted, "bar": EXTRACTION_BAR},
+        "log_extractions": {"asked": len(log_extractions), "right": sum(marked.right for marked in log_extractions)},
         "by_kind": {kind: {"asked": asked[kind], "right": right[kind]} for kind in sorted(asked)},
         "passed": passed,
         "wall_s": round(wall_s, 1),
@@ -88,9 +92,12 @@ def main() -> int:
     started = time.monotonic()
     questions = examine(options.folder, question_cases(seed=options.exam_seed))
     extractions = examine(options.folder, extraction_cases(seed=options.exam_seed))
-    result = result_of(options.folder, questions, extractions, time.monotonic() - started)
+    log_extractions = examine(options.folder, log_extraction_cases(seed=options.exam_seed))
+    result = result_of(options.folder, questions, extractions, log_extractions, time.monotonic() - started)
     print(json.dumps(result, indent=2))
-    for marked in [marked for marked in questions + extractions if not marked.right][: options.show_wrong]:
+    for marked in [marked for marked in questions + extractions + log_extractions if not marked.right][
+        : options.show_wrong
+    ]:
         print(f"\n[{marked.case.kind}] {marked.case.messages[0]['content']}\n... {marked.case.messages[-1]['content']}")
         print(f"said:  {marked.said}\nright: {marked.case.answer}")
     if options.write and options.exam_seed == EXAM_SEED:

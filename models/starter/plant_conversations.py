@@ -38,6 +38,9 @@ _SYSTEM_PROMPTS: tuple[str, ...] = (
     "You are the plant assistant. Answer briefly.",
 )
 
+# Extraction is first of all for incident notes; out of a log it is the hardest thing asked and comes seldom.
+LOG_EXTRACTION_SHARE = 0.35
+
 _ASKERS: tuple[tuple[float, Callable[[random.Random, Note], Turn]], ...] = (
     (0.42, ask_attribute),
     (0.08, ask_status_yes_no),
@@ -90,6 +93,8 @@ def draw_conversation(
 ) -> Conversation:
     """Draw a note and that many turns about it, with small talk in between at its rate."""
     note = draw_note(rng, shape)
+    if len(note.entries) > 1:
+        extraction_rate *= LOG_EXTRACTION_SHARE
     messages: list[Message] = []
     turns: list[Turn] = []
     for _ in range(num_turns):

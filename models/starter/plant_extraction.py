@@ -56,11 +56,14 @@ def _type_of(rng: random.Random, value: JsonValue) -> str | list[str]:
 
 
 def ask_extraction(rng: random.Random, note: Note) -> Turn:
-    """Ask for one entry, or the header, as JSON to a schema drawn for this question."""
+    """Ask for an incident note, one entry of a log, or a log's header, as JSON to a schema drawn for this question."""
     entry = rng.choice(note.entries)
-    whole_note = chance(rng, 0.2)
+    incident = len(note.entries) == 1
+    whole_note = not incident and chance(rng, 0.2)
     facts = _note_facts(note) if whole_note else _entry_facts(entry)
-    chosen = rng.sample(sorted(facts), rng.randint(2, min(5, len(facts))))
+    if incident:
+        facts |= _note_facts(note)
+    chosen = rng.sample(sorted(facts), rng.randint(2, min(6, len(facts))))
     properties: dict[str, dict[str, str | list[str]]] = {}
     answer: dict[str, JsonValue] = {}
     for fact in chosen:
@@ -88,6 +91,6 @@ def ask_extraction(rng: random.Random, note: Note) -> Turn:
 def _target(rng: random.Random, note: Note, entry: Entry, *, whole_note: bool) -> str:
     if whole_note:
         return rng.choice(("the header", "the note header"))
-    if len(note.entries) == 1 and chance(rng, 0.5):
-        return rng.choice(("the incident", "the entry"))
+    if len(note.entries) == 1 and chance(rng, 0.8):
+        return rng.choice(("the incident", "the note"))
     return f"the entry for {rng.choice((entry.tag, entry.machine))}"

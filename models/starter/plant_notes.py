@@ -83,7 +83,7 @@ class NoteShape:
 
     side: Side
     min_entries: int = 1
-    max_entries: int = 4
+    max_entries: int = 3
 
 
 def _draw_on_side(side: Side, draw: Callable[[], T], side_of_value: Callable[[T], Side]) -> T:

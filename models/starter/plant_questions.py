@@ -173,9 +173,9 @@ def ask_header(rng: random.Random, note: Note) -> Turn:
 
 def ask_order(rng: random.Random, note: Note) -> Turn:
     """Ask for a machine by its place in the note."""
-    places = ["first", "last", *("second", "third", "fourth")[: len(note.entries) - 1]]
+    places = ["first", "last", *("second", "third")[: len(note.entries) - 1]]
     place = rng.choice(places)
-    index = {"first": 0, "second": 1, "third": 2, "fourth": 3}.get(place, -1)
+    index = {"first": 0, "second": 1, "third": 2}.get(place, -1)
     entry = note.entries[index]
     question = rng.choice((f"Which machine is listed {place}?", f"Which machine comes {place} in the note?"))
     return Turn("order", question, f"The {place} machine is {entry.machine}.", entry, None)

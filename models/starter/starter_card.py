@@ -16,7 +16,8 @@ _TEMPLATE = Path(__file__).resolve().parent / "card_template.md"
 
 def _row(part: str, counts: dict[str, Any]) -> str:
     share = counts["right"] / counts["asked"]
-    return f"| {part} | {counts['right']} | {counts['asked']} | {share:.1%} | {counts['bar']:.0%} |"
+    bar = f"{counts['bar']:.0%}" if "bar" in counts else "none"
+    return f"| {part} | {counts['right']} | {counts['asked']} | {share:.1%} | {bar} |"
 
 
 def card_text(result: dict[str, Any], run: dict[str, Any]) -> str:
@@ -25,7 +26,11 @@ def card_text(result: dict[str, Any], run: dict[str, Any]) -> str:
         raise ValueError("the training record and the exam speak of different weights: train and evaluate again")
     shape = run["shape"]
     kinds = "\n".join(f"| {kind} | {c['right']} | {c['asked']} |" for kind, c in result["by_kind"].items())
-    rows = [_row("questions", result["questions"]), _row("extractions", result["extractions"])]
+    rows = [
+        _row("questions", result["questions"]),
+        _row("extractions from incident notes", result["extractions"]),
+        _row("extractions from logs", result["log_extractions"]),
+    ]
     return _TEMPLATE.read_text().format(
         digest=result["weights_sha256"],
         row_len=max(stage["row_len"] for stage in run["course"]["stages"]),

@@ -12,13 +12,15 @@ import json
 import random
 from dataclasses import dataclass
 
-from plant_conversations import Message, draw_conversation
-from plant_notes import NoteShape
+from plant_conversations import Message, draw_conversation, open_conversation
+from plant_extraction import ask_extraction
+from plant_notes import NoteShape, draw_note
 from plant_split import Side
 
 EXAM_SEED = 20_260_101
 NUM_QUESTIONS = 500
 NUM_EXTRACTIONS = 200
+NUM_LOG_EXTRACTIONS = 100
 QUESTION_BAR = 0.90
 EXTRACTION_BAR = 0.95
 _SHAPE = NoteShape(Side.EVAL)
@@ -44,18 +46,28 @@ def question_cases(count: int = NUM_QUESTIONS, seed: int = EXAM_SEED) -> list[Ca
 
 
 def extraction_cases(count: int = NUM_EXTRACTIONS, seed: int = EXAM_SEED) -> list[Case]:
-    """Draw extractions: the first turn of a conversation."""
+    """Draw extractions from incident notes: the first turn of a conversation."""
+    return _extractions("extraction", NoteShape(Side.EVAL, 1, 1), count, seed)
+
+
+def log_extraction_cases(count: int = NUM_LOG_EXTRACTIONS, seed: int = EXAM_SEED) -> list[Case]:
+    """Draw extractions of one entry, or the header, of a log: reported in the card, held to no bar."""
+    return _extractions("log_extraction", NoteShape(Side.EVAL, 2, _SHAPE.max_entries), count, seed)
+
+
+def _extractions(kind: str, shape: NoteShape, count: int, seed: int) -> list[Case]:
     cases = []
     for index in range(count):
-        rng = random.Random(f"exam:{seed}:extraction:{index}")
-        conversation = draw_conversation(rng, _SHAPE, 1, extraction_rate=1.0)
-        cases.append(Case("extraction", conversation.messages[:-1], conversation.turns[-1].answer))
+        rng = random.Random(f"exam:{seed}:{kind}:{index}")
+        note = draw_note(rng, shape)
+        turn = ask_extraction(rng, note)
+        cases.append(Case(kind, tuple(open_conversation(rng, note, turn.question)), turn.answer))
     return cases
 
 
 def is_right(case: Case, said: str) -> bool:
     """Mark one answer."""
-    return _same_object(case.answer, said) if case.kind == "extraction" else said == case.answer
+    return _same_object(case.answer, said) if case.kind.endswith("extraction") else said == case.answer
 
 
 def _same_object(expected: str, said: str) -> bool:

@@ -23,8 +23,8 @@ class LlamaShape:
 
     vocab_size: int = 2304
     hidden_size: int = 192
-    intermediate_size: int = 448
-    num_hidden_layers: int = 5
+    intermediate_size: int = 320
+    num_hidden_layers: int = 6
     num_attention_heads: int = 6
     num_key_value_heads: int = 3
     head_dim: int = 64

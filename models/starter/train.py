@@ -38,10 +38,10 @@ class Course:
     """Everything that decides the weights besides the code and the seed."""
 
     stages: tuple[Stage, ...]
-    matrix_rate: float = 0.016
-    other_rate: float = 0.004
+    matrix_rate: float = 0.02
+    other_rate: float = 0.005
     warmup_steps: int = 60
-    decay_share: float = 0.8
+    decay_share: float = 0.9
     # A little loss on what the user says lets the note's own regularities form features early.
     note_weight: float = 0.15
 
@@ -68,9 +68,9 @@ class Course:
 
 FULL_COURSE = Course(
     stages=(
-        Stage(400, row_len=128, rows_per_step=32, min_entries=1, max_entries=2, extraction_rate=0.1, drill_rate=0.15),
-        Stage(2800, row_len=256, rows_per_step=16, min_entries=1, max_entries=4, extraction_rate=0.2, drill_rate=0.02),
-        Stage(300, row_len=512, rows_per_step=8, min_entries=1, max_entries=4, extraction_rate=0.2),
+        Stage(400, row_len=192, rows_per_step=32, min_entries=1, max_entries=2, extraction_rate=0.15, drill_rate=0.12),
+        Stage(2200, row_len=256, rows_per_step=24, min_entries=1, max_entries=3, extraction_rate=0.3, drill_rate=0.02),
+        Stage(150, row_len=512, rows_per_step=12, min_entries=1, max_entries=3, extraction_rate=0.3),
     )
 )
 
