@@ -16,7 +16,7 @@ class Obstacle:
     """One reason not to admit."""
 
     code: str
-    """Stable: `starting`, `stopping`, `log_unavailable`, `engine_unavailable`."""
+    """Stable: `stopping`, `log_unavailable`, `engine_unavailable`."""
     remedy: str
     """What the operator does about it."""
 

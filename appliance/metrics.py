@@ -141,7 +141,6 @@ class _EngineCollector(Collector):
                 "Unused slots in the pages of live sequences, 0 to 1.",
                 core.kv_waste_perc if core else 0.0,
             ),
-            ("cloister_engine_restarts", "Restarts of the engine process.", stats.restarts),
         )
         counters = (
             ("vllm:prompt_tokens", "Prompt tokens computed or taken from the cache.", stats.num_prompt_tokens),
@@ -151,6 +150,7 @@ class _EngineCollector(Collector):
             ("vllm:prefix_cache_hits", "Tokens found in the prefix cache.", stats.num_cached_tokens),
             ("vllm:num_preemptions", "Preemptions.", stats.num_preemptions),
             ("cloister_engine_steps", "Engine steps.", stats.num_steps),
+            ("cloister_engine_restarts", "Restarts of the engine process.", stats.restarts),
         )
         for name, text, value in gauges:
             gauge = GaugeMetricFamily(name, text, labels=self._names)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Sequence
 from contextlib import aclosing, asynccontextmanager
 from typing import Any, Protocol, TypeAlias
 
@@ -93,7 +93,7 @@ async def _whole(request: Request, running: RunningRequest, shape: AnswerShape) 
     headers = _receipt_headers(running)
     deltas: list[TextDelta] = []
     try:
-        async with _watched(request, running), aclosing(_answers(running)) as answers:  # type: ignore[type-var]
+        async with _watched(request, running), aclosing(_answers(running)) as answers:
             async for one in answers:
                 if isinstance(one, TextDelta):
                     deltas.append(one)
@@ -105,10 +105,10 @@ async def _whole(request: Request, running: RunningRequest, shape: AnswerShape) 
     raise AssertionError(f"request {running.admission.request_id} ended without saying so")
 
 
-async def _events(running: RunningRequest, shape: AnswerShape) -> AsyncIterator[bytes]:
+async def _events(running: RunningRequest, shape: AnswerShape) -> AsyncGenerator[bytes, None]:
     for chunk in shape.opening():
         yield event(chunk)
-    async with aclosing(_answers(running)) as answers:  # type: ignore[type-var]
+    async with aclosing(_answers(running)) as answers:
         async for one in answers:
             if isinstance(one, TextDelta):
                 for chunk in shape.delta(one):
@@ -120,7 +120,7 @@ async def _events(running: RunningRequest, shape: AnswerShape) -> AsyncIterator[
             yield DONE
 
 
-async def _answers(running: RunningRequest) -> AsyncIterator[Answer]:
+async def _answers(running: RunningRequest) -> AsyncGenerator[Answer, None]:
     """Pass answers on; an end that no dialect has a word for is a failure, not an answer."""
     async for one in running.answers():
         if isinstance(one, Finished):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
 from typing import TypeAlias
 
@@ -26,7 +26,7 @@ ABORT_EXTENSION = "cloister.connection"
 """Put into the scope by `appliance.http_protocol`; absent under any other server."""
 SERVER_BROKE = "connection_task_ended"
 
-Events: TypeAlias = AsyncIterator[bytes]
+Events: TypeAlias = AsyncGenerator[bytes, None]
 Abandon: TypeAlias = Callable[[str], None]
 
 
@@ -107,7 +107,7 @@ class EventStream(Response):
 
     async def _write(self, send: Send) -> None:
         await self._send(send, {"type": "http.response.start", "status": 200, "headers": self.raw_headers})
-        async with aclosing(ending_with_error(self._events)) as events:  # type: ignore[type-var]
+        async with aclosing(ending_with_error(self._events)) as events:
             async for one in events:
                 await self._send(send, {"type": "http.response.body", "body": one, "more_body": True})
         await self._send(send, {"type": "http.response.body", "body": b"", "more_body": False})

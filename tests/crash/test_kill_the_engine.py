@@ -7,7 +7,7 @@ import os
 import signal
 import threading
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
@@ -22,11 +22,12 @@ NUM_REQUESTS = 6
 class Answer:
     """One streamed answer as its client saw it."""
 
+    began: threading.Event
+    """Set by the first token of any answer."""
     request_id: str = ""
     num_tokens: int = 0
     error_code: str | None = None
     done: bool = False
-    began: threading.Event = field(default_factory=threading.Event)
 
 
 def _stream(appliance: LiveAppliance, answer: Answer) -> None:
@@ -63,12 +64,12 @@ def test_the_engine_dies_alone(tmp_path: Path):
         pytest.skip("finding the engine process needs /proc")
     settings = {"CLOISTER_MAX_NUM_SEQUENCES": str(NUM_RUNNING)}
     with running_appliance(tmp_path / "state", **settings) as appliance:
-        answers = [Answer() for _ in range(NUM_REQUESTS)]
+        began = threading.Event()
+        answers = [Answer(began) for _ in range(NUM_REQUESTS)]
         threads = [threading.Thread(target=_stream, args=(appliance, answer)) for answer in answers]
         for thread in threads:
             thread.start()
-        while not any(answer.began.wait(0.05) for answer in answers):
-            pass
+        began.wait()
         os.kill(_engine_pid(appliance), signal.SIGKILL)
         for thread in threads:
             thread.join()

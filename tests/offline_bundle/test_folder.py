@@ -183,8 +183,8 @@ def test_an_accepted_name_stays_below_the_folder(name: str) -> None:
     """Whatever is accepted joins to a path inside, in one spelling."""
     if name_fault(name):
         return
-    joined = os.path.normpath(os.path.join("/root", name))  # noqa: PTH118 - the purely textual join is the point
-    assert joined == f"/root/{name}"
+    joined = os.path.normpath(os.path.join("/folder", name))  # noqa: PTH118 - the purely textual join is the point
+    assert joined == f"/folder/{name}"
 
 
 @pytest.mark.parametrize(
