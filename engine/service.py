@@ -7,7 +7,8 @@ finished recently or nothing is to do, never that a process exists.
 
 Invariants: nothing here blocks the event loop or polls; a slow consumer delays nobody; a request that cannot be sent
 fails alone.  Everything belongs to the thread of one event loop, which must outlive the service: the engine process
-dies with it.
+dies with it.  A process that has work and finishes no step within the stall limit is killed: its death is then like
+any other.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from engine.handle import GenerationHandle
 from engine.health import EngineExit, EngineHealth, EngineInfo, EngineState, EngineStats, has_progressed
 from engine.request import GenerationRequest
 from engine.request_book import RequestBook
+from engine.stall_watch import StallWatch
 from engine.supervision import RestartPolicy
 from engine.wire import Add, Cancel, FrameTooLarge, FromWorker, MalformedFrame, Refused, Started, Step, checked_frame
 from engine.worker_process import WORKER_COMMAND, DiedLoading, WorkerProcess
@@ -63,7 +65,7 @@ class EngineService:
         Args:
             config: what the engine process serves.
             restart: when a dead process is started again.
-            stall_limit_s: longest time one step may take before the engine counts as unhealthy.
+            stall_limit_s: longest time one step may take; after it the engine counts as unhealthy and is killed.
             on_change: called on the event loop whenever the state changes; must not raise.
             now: monotonic seconds.
             utc_s: seconds since the epoch.
@@ -96,6 +98,7 @@ class EngineService:
         self._deaths_in_row = 0
         self._restarts = 0
         self._last_exit: EngineExit | None = None
+        self._stall_watch = StallWatch(self._stall_due_in_s, self._is_stalled, self._end_a_stall)
 
     async def start(self) -> EngineInfo:
         """Start the engine process and wait until the model is verified and loaded; once per service.
@@ -148,6 +151,7 @@ class EngineService:
         else:
             if self._state == "ready":
                 self._ready_worker.send_frame(frame)
+                self._stall_watch.begin()
         return handle
 
     async def stop(self, drain_deadline_s: float) -> None:
@@ -165,6 +169,7 @@ class EngineService:
             if task is not None:
                 task.cancel()
                 await asyncio.wait({task})
+        self._stall_watch.end()
         worker, self._worker = self._worker, None
         if worker is not None:
             await worker.stop()
@@ -243,9 +248,25 @@ class EngineService:
         for request in self._book.hand_over():
             worker.send(Add(request))
         self._change("ready")
+        self._stall_watch.begin()
+
+    def _stall_due_in_s(self) -> float | None:
+        busy_since = self._book.busy_since
+        if busy_since is None or self._state != "ready":
+            return None
+        since = busy_since if self._last_step_at is None else max(busy_since, self._last_step_at)
+        return since + self._stall_limit_s - self._now()
+
+    def _is_stalled(self) -> bool:
+        health = self.health()
+        return health.state == "ready" and health.busy and not health.is_healthy
+
+    def _end_a_stall(self) -> None:
+        self._ready_worker.kill_stalled()
 
     def _bury(self, end: EngineExit) -> None:
         self._worker = None
+        self._stall_watch.end()
         self._last_exit = end
         served_for_s = self._now() - self._ready_at
         self._deaths_in_row = self._restart.deaths_in_row(

@@ -94,6 +94,7 @@ class WorkerProcess:
         self._loaded: asyncio.Future[EngineInfo] = asyncio.get_running_loop().create_future()
         self._last_words: Fault | LoadFailed | None = None
         self._broke_protocol = False
+        self._was_stalled = False
         self._stream_ended = asyncio.Event()
         self._reaper = asyncio.create_task(self._reap(), name=f"engine process {process.pid}")
         """Ends with the process, and says how it ended."""
@@ -188,6 +189,11 @@ class WorkerProcess:
         self._kill()
         await self.wait()
 
+    def kill_stalled(self) -> None:
+        """Kill a process that makes no step; its end says so."""
+        self._was_stalled = True
+        self._kill()
+
     def _kill(self) -> None:
         with contextlib.suppress(ProcessLookupError):
             self._process.kill()
@@ -221,6 +227,8 @@ class WorkerProcess:
         at = self._utc_s()
         if self._broke_protocol:
             return EngineExit("malformed_frame", "the engine process sent what no engine process sends", at)
+        if self._was_stalled:
+            return EngineExit("stalled", "no step finished within the stall limit", at)
         match self._last_words:
             case Fault(code, exception, where):
                 return EngineExit(code, f"{exception} at {where}" if where else exception, at)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 
 import pytest
 from scripted_service import read, sockets_of, tokens
@@ -102,3 +103,19 @@ async def test_refusal_of_the_core_reaches_its_request(model_dir):
     assert good[-1].finish == "length"
     assert len(sockets) == 1
     assert not sockets & internet_sockets
+
+
+async def test_a_process_that_makes_no_step_is_replaced(model_dir):
+    """A frozen process is killed past the stall limit; what it had not begun is answered by its successor."""
+    service = EngineService(engine_config(model_dir), restart=RestartPolicy(first_delay_s=0.0), stall_limit_s=3.0)
+    try:
+        await service.start()
+        expected = tokens(await read(service.submit(greedy("before", PROMPTS[0], 6))))
+        os.kill(service.health().pid, signal.SIGSTOP)
+        answer = tokens(await read(service.submit(greedy("frozen", PROMPTS[0], 6))))
+        last_exit = service.health().last_exit
+    finally:
+        await service.stop(0.0)
+    assert answer == expected
+    assert last_exit is not None
+    assert last_exit.code == "stalled"
