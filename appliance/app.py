@@ -33,6 +33,7 @@ from appliance.log_opening import OpenLog, open_log
 from appliance.metrics import ServingMetrics
 from appliance.model_loading import load_model
 from appliance.prompting import SEED_SPACE
+from appliance.remembered import require_policy_not_older, revoke_again
 from appliance.serve import Walk
 from appliance.served_model import ServedModel
 from appliance.settings import Settings
@@ -129,12 +130,14 @@ async def build_app(settings: Settings, *, unsafe_development_trust: bool) -> Ap
         door, metrics = AdmissionDoor(), ServingMetrics(settings.model)
         start_facts = _start_facts(settings, provisioned.changes)
         log = await open_log(settings, state, door, metrics, start_facts, closing)
+        await asyncio.to_thread(require_policy_not_older, log.reader, layout.policy, state.policy.seq)
         policy = load_bundle(state.policy_files)
         policy_facts: dict[str, JsonValue] = {"seq": state.policy.seq, "engine": policy.engine_version}
         await log.trail.append(Kind.POLICY_LOADED, SYSTEM, state.policy.digest, policy_facts)
-        engine, model = await load_model(settings, state, log.trail, door, _now(), closing)
+        engine, model = await load_model(settings, state, log, door, _now(), closing)
         metrics.watch_engine(engine.stats)
         keys = closing.enter_context(contextlib.closing(KeyStore.open(layout.keys_db)))
+        await asyncio.to_thread(revoke_again, log.reader, keys)
         trust = state.trust_root.trust
         gate = PolicyGate(policy, log.trail, metrics, development_trust=trust == "development")
         walk = Walk(

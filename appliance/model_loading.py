@@ -8,9 +8,11 @@ import secrets
 from contextlib import AsyncExitStack
 
 from appliance.admission import AdmissionDoor
-from appliance.audit_trail import SYSTEM, AuditTrail, Kind
+from appliance.audit_trail import SYSTEM, Kind
 from appliance.engine_watch import EngineWatch
+from appliance.log_opening import OpenLog
 from appliance.model_store import VerifiedModel, open_model
+from appliance.remembered import require_approval_not_older
 from appliance.served_model import ServedModel
 from appliance.settings import Settings
 from appliance.state.opening import OpenState, read_approvals
@@ -23,7 +25,7 @@ from engine.service import EngineInfo, EngineService
 async def load_model(
     settings: Settings,
     state: OpenState,
-    trail: AuditTrail,
+    log: OpenLog,
     door: AdmissionDoor,
     now: dt.datetime,
     closing: AsyncExitStack,
@@ -31,19 +33,26 @@ async def load_model(
     """Start the engine on the approved model, recorded as `model:loaded`; `closing` stops it.
 
     Raises:
-        ModelRefused, EngineLoadError: names the file at fault; nothing of the model is used.
+        ModelRefused, StateCorrupt, EngineLoadError: names what is at fault; nothing of the model is used.
     """
     folder, approvals = state.layout.model(settings.model), read_approvals(state.layout, settings.model)
     verified = await asyncio.to_thread(open_model, folder, state.trust_root, approvals, now)
+    await asyncio.to_thread(
+        require_approval_not_older,
+        log.reader,
+        state.layout.approvals(settings.model),
+        settings.model,
+        verified.approval.seq,
+    )
     tokenizer = ModelTokenizer(verified.files, nonce=secrets.token_hex(16))
-    watch = EngineWatch(trail, door)
+    watch = EngineWatch(log.trail, door)
     engine = EngineService(
         _engine_config(settings, verified), stall_limit_s=settings.stall_limit_s, on_change=watch.on_change
     )
     closing.push_async_callback(watch.close)
     closing.push_async_callback(engine.stop, 0.0)
     loaded = await engine.start()
-    await trail.append(Kind.MODEL_LOADED, SYSTEM, verified.manifest.root, _model_facts(verified, loaded))
+    await log.trail.append(Kind.MODEL_LOADED, SYSTEM, verified.manifest.root, _model_facts(verified, loaded))
     return engine, _served_model(verified, loaded, tokenizer, now)
 
 

@@ -113,6 +113,14 @@ def require_revision(connection: Connection) -> None:
         raise SettingRefused("the log's schema revision", SCHEMA_REVISION, found)
 
 
+def require_own_schema(connection: Connection, path: Path) -> None:
+    """Refuse tables, indexes or triggers that are not exactly ours: without its triggers a log can be edited."""
+    expected, stored = expected_schema(), stored_schema(connection)
+    for kind, name in sorted(expected.keys() | stored.keys()):
+        if stored.get((kind, name)) != expected.get((kind, name)):
+            raise AuditCorrupt(None, f"the {kind} {name} is missing, changed or not ours", path=path)
+
+
 def apply_migrations(connection: Connection) -> None:
     """Bring the tables to `SCHEMA_REVISION`, inside the caller's transaction."""
     config = Config()

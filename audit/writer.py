@@ -37,7 +37,15 @@ from audit.leaf import Place, draft_leaf
 from audit.merkle import RightEdge
 from audit.recovery import RecoveredHead, recover_head
 from audit.schema import checkpoint_table, leaf_table, node_table
-from audit.store import bulk_insert, move_wal_into_database, open_engine, require_revision, snapshot, stored_head
+from audit.store import (
+    bulk_insert,
+    move_wal_into_database,
+    open_engine,
+    require_own_schema,
+    require_revision,
+    snapshot,
+    stored_head,
+)
 from audit.waiting import LoopWaiter, ThreadWaiter, Waiter, WaitingLine, answer
 
 
@@ -126,6 +134,7 @@ class AuditWriter:
             try:
                 with snapshot(engine, config.path) as connection:
                     require_revision(connection)
+                    require_own_schema(connection, config.path)
                     verifiers = [*(signer.verifier for signer in signers), *earlier_verifiers]
                     head = recover_head(connection, verifiers)
                 return cls(config, engine, lock_descriptor, head, signers, clocks, observe_commit, on_halt)

@@ -6,6 +6,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -277,3 +278,20 @@ def test_a_clock_step_within_the_limit_is_no_reason_to_stop(open_writer: OpenWri
     writer.submit(event_now(0)).result()
     clocks.step_us = 1_000_000
     assert writer.submit(event_now(1)).result().index == 1
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        "DROP TRIGGER leaf_no_update",
+        "CREATE TRIGGER mine BEFORE INSERT ON leaf BEGIN SELECT raise(IGNORE); END",
+        "CREATE TABLE mine (x)",
+    ],
+)
+def test_a_log_whose_fences_were_changed_is_not_written_to(open_writer: OpenWriter, log_path: Path, edit: str) -> None:
+    """A missing trigger, a foreign one or a foreign table: the next start refuses and names it."""
+    open_writer().close()
+    with closing(sqlite3.connect(log_path, isolation_level=None)) as connection:
+        connection.execute(edit)
+    with pytest.raises(AuditCorrupt, match=r"leaf_no_update|mine"):
+        open_writer()

@@ -1,0 +1,80 @@
+"""What the log remembers and the state folder may have forgotten: an older copy of a file is not a way back.
+
+The log is the one part that a checkpoint kept elsewhere protects; so what it says about revocations, policy and
+approvals outranks the files beside it.  Law: a key that was revoked stays revoked; a policy bundle or an approval
+older than one that was in force is refused.  Never: repairs a file in silence - a key that had to be revoked again is
+named in the operator's log.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import structlog
+
+from appliance.audit_trail import Kind
+from appliance.identity.key_store import KeyStore
+from appliance.state.errors import StateCorrupt
+from audit.event import JsonValue
+from audit.reader import AuditReader, Entry, EntryFilter
+
+LOG = structlog.get_logger("cloister.remembered")
+PAGE_LEN = 500
+
+
+def revoke_again(reader: AuditReader, keys: KeyStore) -> tuple[str, ...]:
+    """Revoke every key that the log says was revoked and the key database has forgotten; return their ids."""
+    forgotten: list[str] = []
+    for entry in _newest_first(reader, Kind.KEY_REVOKED):
+        record = keys.find(entry.leaf.event.subject)
+        if record is not None and record.revoked_at_us is None:
+            keys.revoke(record.id, entry.leaf.event.ts_us)
+            forgotten.append(record.id)
+    if forgotten:
+        LOG.warning(
+            "revoked_again", key_ids=forgotten, remedy="keys.db is older than the log; find out who restored it"
+        )
+    return tuple(forgotten)
+
+
+def require_policy_not_older(reader: AuditReader, folder: Path, seq: int) -> None:
+    """Refuse a policy bundle that an already loaded one has replaced.
+
+    Raises:
+        StateCorrupt: names the policy folder.
+    """
+    newest = next(_newest_first(reader, Kind.POLICY_LOADED), None)
+    if newest is not None:
+        _require_not_older(folder, "policy bundle", seq, newest.leaf.event.facts.get("seq"))
+
+
+def require_approval_not_older(reader: AuditReader, folder: Path, model: str, seq: int) -> None:
+    """Refuse an approval of a model that a later one has replaced.
+
+    Raises:
+        StateCorrupt: names the approvals' folder.
+    """
+    loaded = (entry.leaf.event.facts for entry in _newest_first(reader, Kind.MODEL_LOADED))
+    facts = next((facts for facts in loaded if facts.get("model") == model), None)
+    if facts is not None:
+        _require_not_older(folder, f"approval of {model}", seq, facts.get("approval_seq"))
+
+
+def _require_not_older(folder: Path, what: str, seq: int, remembered: JsonValue) -> None:
+    if isinstance(remembered, int) and seq < remembered:
+        raise StateCorrupt(
+            folder,
+            f"the newest {what} here is number {seq}, but the log says that number {remembered} was in force",
+            hint="restore the newer one from a backup; going back takes a new, signed one with a higher number",
+        )
+
+
+def _newest_first(reader: AuditReader, kind: Kind) -> Iterator[Entry]:
+    after: int | None = None
+    while True:
+        page = reader.entries(EntryFilter(kind=kind.value), after=after, limit=PAGE_LEN, newest=True)
+        yield from page.entries
+        if page.next_after is None:
+            return
+        after = page.next_after
