@@ -10,7 +10,7 @@ from appliance.admission import AdmissionDoor, Obstacle
 from appliance.audit_trail import SYSTEM, AuditTrail, Kind
 from audit.errors import AuditError
 from audit.event import JsonValue
-from engine.service import EngineHealth
+from engine.health import EngineHealth
 
 LOG = structlog.get_logger("cloister.engine")
 ENGINE_FAILED = Obstacle("engine_unavailable", "the engine died too often in a row; see /readyz, then restart")

@@ -17,7 +17,7 @@ from appliance.audit_trail import Kind
 
 if TYPE_CHECKING:
     from appliance.running import Running
-    from engine.service import EngineStats
+    from engine.health import EngineStats
 
 LATENCY_S = (
     *(0.001, 0.002, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.75, 1.0, 1.5),

@@ -19,7 +19,8 @@ from appliance.state.opening import OpenState, read_approvals
 from appliance.text.tokenizer import ModelTokenizer
 from audit.event import JsonValue
 from engine.config import EngineConfig
-from engine.service import EngineInfo, EngineService
+from engine.health import EngineInfo
+from engine.service import EngineService
 
 
 async def load_model(

@@ -29,8 +29,9 @@ from appliance.running import GenerationStream, Running
 from appliance.served_model import ServedModel
 from audit.errors import AuditError, AuditHalted, AuditQueueFull, AuditRefused
 from audit.event import JsonValue, Receipt
+from engine.errors import EngineStopped, QueueFull
+from engine.health import EngineHealth
 from engine.request import GenerationRequest
-from engine.service import EngineHealth, EngineStopped, QueueFull
 from policies.decision import Allow
 
 LOG = structlog.get_logger("cloister.serve")

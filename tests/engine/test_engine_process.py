@@ -10,8 +10,10 @@ import pytest
 from scripted_service import read, sockets_of, tokens
 from tiny_llama import TinyShape, engine_config, load_transformers, oracle_greedy, save_tiny_llama
 
+from engine.errors import EngineLoadError
 from engine.request import GenerationRequest, SamplingParams
-from engine.service import EngineLoadError, EngineService, RestartPolicy
+from engine.service import EngineService
+from engine.supervision import RestartPolicy
 
 PROMPTS = ([5, 6, 7], [11, 12, 13, 14, 15, 16, 17, 18, 19], [40, 2, 33])
 

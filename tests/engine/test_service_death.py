@@ -9,7 +9,7 @@ import uvloop
 from scripted_service import ask, read, scripted, tokens
 from scripted_worker import BREAKS_BOOKS, KILLS_IN_STEP, RAISES_IN_ADD, RAISES_IN_STEP, SECRET
 
-from engine.service import EngineStopped
+from engine.errors import EngineStopped
 
 
 async def test_kill_under_load_ends_the_started_and_serves_the_queued(tmp_path):

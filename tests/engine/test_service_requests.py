@@ -11,8 +11,9 @@ from scripted_worker import REFUSED
 
 from engine import wire
 from engine.config import EngineConfig
+from engine.errors import EngineStopped, QueueFull
 from engine.request import SamplingParams, StepEvent
-from engine.service import EngineService, EngineStopped, QueueFull
+from engine.service import EngineService
 
 
 async def test_events_come_in_order_and_end_once(tmp_path):

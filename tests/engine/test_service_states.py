@@ -10,8 +10,10 @@ import scripted_worker
 from scripted_service import Scripted, ask, read, scripted, tokens
 
 from engine.config import EngineConfig
-from engine.service import EngineLoadError, EngineService, EngineStopped
+from engine.errors import EngineLoadError, EngineStopped
+from engine.service import EngineService
 from engine.supervision import RestartPolicy
+from engine.worker_process import WorkerProcess
 
 
 def service_for(folder, **options):
@@ -135,6 +137,27 @@ async def test_start_that_is_cancelled_leaves_no_process(tmp_path):
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
     assert (service.health().state, service.health().pid) == ("stopped", None)
+
+
+async def test_stop_at_the_end_of_the_load_leaves_no_process(tmp_path, monkeypatch):
+    """An order that comes with the load's last byte ends that process; it is not taken for a death to be mended."""
+    service = service_for(tmp_path, restart=RestartPolicy(first_delay_s=0.0))
+    load, seen = WorkerProcess.load, []
+
+    async def load_and_stop(worker):
+        loaded = await load(worker)
+        seen.extend([worker.pid, asyncio.create_task(service.stop(0.0))])
+        return loaded
+
+    monkeypatch.setattr(WorkerProcess, "load", load_and_stop)
+    with pytest.raises(EngineStopped, match="stopping"):
+        await service.start()
+    pid, stopping = seen
+    await stopping
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
+    health = service.health()
+    assert (health.state, health.pid, health.restarts, health.last_exit) == ("stopped", None, 0, None)
 
 
 async def test_stop_is_safe_twice_and_before_the_start(tmp_path):

@@ -30,8 +30,9 @@ from audit.report import Report
 from audit.store import create_log
 from audit.verify import verify_log
 from audit.writer import AuditWriter, WriterConfig
+from engine.errors import QueueFull
+from engine.health import EngineHealth
 from engine.request import GenerationRequest, StepEvent
-from engine.service import EngineHealth, QueueFull
 from policies.bundle import load_bundle, read_source_bundle
 
 DEVELOPER = Principal("dana", "User", "plant-1", ("developer",), 2, "key1")
