@@ -26,6 +26,7 @@ from appliance.api.openapi import describe
 from appliance.api.routes import ROUTES
 from appliance.audit_trail import SYSTEM, AuditTrail, Kind
 from appliance.gate import PolicyGate
+from appliance.generation import Generation
 from appliance.identity.api_keys import Pepper
 from appliance.identity.authenticate import Authenticator
 from appliance.identity.key_store import KeyStore
@@ -33,6 +34,7 @@ from appliance.log_opening import OpenLog, open_log
 from appliance.metrics import ServingMetrics
 from appliance.model_loading import load_model
 from appliance.prompting import SEED_SPACE
+from appliance.recorder import RequestRecorder
 from appliance.remembered import require_policy_not_older, revoke_again
 from appliance.serve import Walk
 from appliance.served_model import ServedModel
@@ -66,6 +68,7 @@ class Appliance:
     gate: PolicyGate
     engine: EngineService
     model: ServedModel
+    recorder: RequestRecorder
     walk: Walk
     metrics: ServingMetrics
     openapi: Mapping[str, Any]
@@ -140,14 +143,14 @@ async def build_app(settings: Settings, *, unsafe_development_trust: bool) -> Ap
         await asyncio.to_thread(revoke_again, log.reader, keys)
         trust = state.trust_root.trust
         gate = PolicyGate(policy, log.trail, metrics, development_trust=trust == "development")
+        recorder = RequestRecorder(log.trail, door, metrics)
         walk = Walk(
             model=model,
-            engine=engine,
-            gate=gate,
-            trail=log.trail,
             door=door,
-            metrics=metrics,
-            cache_secret=secrets.token_bytes(32),
+            gate=gate,
+            recorder=recorder,
+            generation=Generation(engine, log.trail.clock, metrics, secrets.token_bytes(32)),
+            clock=log.trail.clock,
             draw_seed=lambda: secrets.randbelow(SEED_SPACE),
         )
         return Appliance(
@@ -161,6 +164,7 @@ async def build_app(settings: Settings, *, unsafe_development_trust: bool) -> Ap
             gate=gate,
             engine=engine,
             model=model,
+            recorder=recorder,
             walk=walk,
             metrics=metrics,
             openapi=describe(ROUTES, version("cloister")),

@@ -18,7 +18,7 @@ import structlog
 from appliance.admission import AdmissionDoor
 from appliance.audit_trail import PAIRING, SYSTEM, AuditTrail, Clock, Kind
 from appliance.metrics import ServingMetrics
-from appliance.serve import LOG_OBSTACLE
+from appliance.recorder import LOG_OBSTACLE
 from appliance.settings import Settings
 from appliance.state.opening import OpenState
 from audit.content import SubjectKeyring

@@ -35,6 +35,12 @@ def configure_logs(level: str) -> None:
     logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
 
 
+def class_names(failure: BaseException) -> list[str]:
+    """Name what broke, an exception or a group of them, without a message: that could carry a piece of a prompt."""
+    inner = failure.exceptions if isinstance(failure, BaseExceptionGroup) else (failure,)
+    return [type(one).__name__ for one in inner]
+
+
 class LineSink:
     """The part of a text file that loggers use; no write fails.
 

@@ -147,7 +147,7 @@ class Perimeter:
             case EntryNotFound():
                 return NotFound(f"{fault.what}; see GET /audit/entries", code="entry_not_found")
             case AuditError():
-                return self._appliance.walk.not_recorded(fault)
+                return self._appliance.recorder.not_recorded(fault)
             case KeyStoreError():
                 LOG.error("key_store_failed", error=str(fault))
                 return Unavailable("keys cannot be checked now", code="key_store_unavailable")
@@ -176,7 +176,7 @@ class Perimeter:
             refusal = self._refusal(fault, request_id)
             if route.action == WALK_ACTION and not refusal.recorded:
                 param = _known_field(route, refusal.param)
-                await self._appliance.walk.record_refusal(asking, refusal, param=param)
+                await self._appliance.recorder.refusal(asking, refusal, param=param)
             raise refusal from fault
 
     def _target(self, route: RouteSpec) -> TargetFacts:

@@ -183,7 +183,7 @@ async def test_what_the_model_cannot_take_is_refused_by_name(make_bench: BenchMa
         await bench.walk.admit(bench.asking("r1"), completion(**changes))
     assert refusal.value.code == code
     assert not refusal.value.recorded
-    await bench.walk.record_refusal(bench.asking("r1"), refusal.value)
+    await bench.recorder.refusal(bench.asking("r1"), refusal.value)
     assert bench.kinds("r1") == ["request:refused"]
     assert bench.engine.streams == []
 
@@ -287,7 +287,7 @@ async def test_every_recorded_refusal_carries_its_receipt(make_bench: BenchMaker
     with pytest.raises(Overloaded) as full:
         await bench.walk.admit(bench.asking("r2"), completion())
     refusal = BadRequest("no", code="bad_value")
-    await bench.walk.record_refusal(bench.asking("r3"), refusal)
+    await bench.recorder.refusal(bench.asking("r3"), refusal)
     for error, kind in (
         (denied.value, "request:denied"),
         (full.value, "request:failed"),

@@ -24,10 +24,10 @@ def bench(tmp_path: Path) -> Iterator[WalkBench]:
 async def test_a_label_finds_the_admission_the_refusal_and_the_denial(bench: WalkBench):
     """Label 0 is a label; and no other label finds them."""
     await bench.walk.admit(bench.asking("admitted"), completion())
-    await bench.walk.record_refusal(bench.asking("refused"), BadRequest("no", code="bad"))
+    await bench.recorder.refusal(bench.asking("refused"), BadRequest("no", code="bad"))
     with pytest.raises(Forbidden):
         await bench.walk.admit(bench.asking("denied", AUDITOR), completion())
-    await bench.walk.record_refusal(replace(bench.asking("other"), label=3), BadRequest("no", code="bad"))
+    await bench.recorder.refusal(replace(bench.asking("other"), label=3), BadRequest("no", code="bad"))
     await bench.walk.drain(5)
     found = {
         label: [(entry.leaf.event.subject, entry.leaf.event.kind) for entry in page.entries]

@@ -17,9 +17,11 @@ from fake_walk import served_model
 from appliance.admission import AdmissionDoor
 from appliance.audit_trail import PAIRING, AuditTrail, Clock
 from appliance.gate import Asking, PolicyGate
+from appliance.generation import Generation
 from appliance.identity.principal import Principal
 from appliance.inference import InferenceRequest, PlainText, Sampling
 from appliance.metrics import ServingMetrics
+from appliance.recorder import RequestRecorder
 from appliance.serve import Walk
 from audit.checkpoint import LogSigner
 from audit.content import SubjectKeyring
@@ -162,14 +164,14 @@ class WalkBench:
         self.engine = ScriptedEngine(self.reader, one_by_one)
         self.metrics = ServingMetrics("starter")
         policy = load_bundle(read_source_bundle())
+        self.recorder = RequestRecorder(self.trail, self.door, self.metrics)
         self.walk = Walk(
             model=model,
-            engine=self.engine,
-            gate=PolicyGate(policy, self.trail, self.metrics, development_trust=True),
-            trail=self.trail,
             door=self.door,
-            metrics=self.metrics,
-            cache_secret=bytes(32),
+            gate=PolicyGate(policy, self.trail, self.metrics, development_trust=True),
+            recorder=self.recorder,
+            generation=Generation(self.engine, self.trail.clock, self.metrics, bytes(32)),
+            clock=self.trail.clock,
             draw_seed=lambda: 7,
         )
 

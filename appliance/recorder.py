@@ -1,0 +1,178 @@
+"""The records that a request owes, and what it means when one cannot be written.
+
+Promise: what a method returns a receipt for is durable; the end of an admitted request is written whatever becomes of
+its facts, and a full queue of records is waited out for it, since that leaf is owed.  Only a halted log shuts the
+door; every other failure concerns one request.
+
+Never: a record or a line of the operator's log with a piece of a prompt or an answer in it.  No state of its own:
+the log belongs to its writer, the door to `AdmissionDoor`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable, Mapping
+
+import structlog
+
+from appliance.admission import AdmissionDoor, Obstacle
+from appliance.audit_trail import AuditTrail, Kind
+from appliance.conclusion import Conclusion, conclude
+from appliance.errors import ApplianceError, GenerationFailed, Overloaded, Unavailable, recorded
+from appliance.gate import Asking
+from appliance.inference import Admission, Finished
+from appliance.logs import class_names
+from appliance.metrics import ServingMetrics
+from appliance.prompting import prompt_commitment_content
+from appliance.records import Timing, admitted_facts, refused_facts, terminal_facts
+from appliance.running import Running
+from appliance.served_model import ServedModel
+from audit.errors import AuditError, AuditHalted, AuditQueueFull, AuditRefused
+from audit.event import JsonValue, Receipt
+
+LOG = structlog.get_logger("cloister.recorder")
+LOG_OBSTACLE = Obstacle("log_unavailable", "the log cannot be written; read the operator's log, repair, restart")
+LOG_RETRY_S = 0.05
+
+
+class RequestRecorder:
+    """Writes `request:refused`, `request:admitted` and the terminal kinds; `PolicyGate` writes `request:denied`."""
+
+    def __init__(self, trail: AuditTrail, door: AdmissionDoor, metrics: ServingMetrics) -> None:
+        self._trail = trail
+        self._door = door
+        self._metrics = metrics
+
+    async def refusal(self, asking: Asking, refusal: ApplianceError, *, param: str = "") -> None:
+        """Record that a caller with a valid credential sent something that cannot be honoured.
+
+        Raises:
+            ApplianceError: it could not be recorded; this is the answer then.
+        """
+        facts = refused_facts(asking, refusal, param)
+        try:
+            receipt = await self._trail.append(Kind.REQUEST_REFUSED, asking.principal, asking.request_id, facts)
+        except AuditError as failure:
+            raise self.not_recorded(failure) from failure
+        recorded(refusal, receipt)
+
+    async def admission(self, running: Running, model: ServedModel) -> Admission:
+        """Record that the request may reach the engine.
+
+        Raises:
+            Exception: the leaf is not known to be durable; `not_admitted` says so to the caller.
+        """
+        asking, request = running.asking, running.request
+        commitments = self._commitments(running, _what_was_asked)
+        facts = admitted_facts(asking, request, model, running.allow, running.plan, commitments)
+        receipt = await self._trail.append(Kind.REQUEST_ADMITTED, asking.principal, asking.request_id, facts)
+        return Admission(
+            request_id=asking.request_id,
+            receipt=receipt,
+            created_s=self._trail.clock.utc_us() // 1_000_000,
+            model=model.name,
+            system_fingerprint=model.fingerprint,
+            prompt_texts=running.plan.prompt_texts,
+        )
+
+    async def end(self, running: Running) -> Finished | ApplianceError:
+        """Write the one terminal record; give what may be said once it is durable.
+
+        Raises:
+            AuditError: the log is halted.
+        """
+        conclusion = conclude(running)
+        total_ns = self._trail.clock.monotonic_ns() - running.started_ns
+        try:
+            receipt = await self._append_end(running, conclusion, self._terminal_facts(running, conclusion, total_ns))
+        except AuditHalted:
+            raise
+        except Exception as failure:  # noqa: BLE001 - the record must be written even if its facts cannot be told
+            LOG.error(  # noqa: TRY400 - a traceback could carry a piece of the answer
+                "record_broke", request_id=running.asking.request_id, errors=class_names(failure)
+            )
+            conclusion = Conclusion(
+                Kind.REQUEST_FAILED,
+                "failed",
+                GenerationFailed("this answer cannot be recorded", code="record_refused"),
+            )
+            receipt = await self._append_end(running, conclusion, _bare_facts(running, conclusion))
+        self._metrics.request_ended(running, conclusion.kind, total_ns / 1e9)
+        if conclusion.error is not None:
+            return recorded(conclusion.error, receipt)
+        return Finished(running.finishes(), running.usage(), receipt)
+
+    def not_recorded(self, failure: AuditError) -> ApplianceError:
+        """Say why there is no answer."""
+        if isinstance(failure, AuditHalted):
+            self._door.shut(LOG_OBSTACLE)
+        if isinstance(failure, AuditQueueFull):
+            return recorded(Overloaded("too many records are waiting; try again", code="log_busy", retry_after_s=1))
+        LOG.error("not_recorded", error=type(failure).__name__, reason=str(failure))
+        if isinstance(failure, AuditRefused):
+            return recorded(GenerationFailed("this request cannot be recorded", code="record_refused"))
+        return recorded(
+            Unavailable(
+                "the request could not be recorded, so it is not answered; the operator must repair the log",
+                code=LOG_OBSTACLE.code,
+            )
+        )
+
+    def not_admitted(self, running: Running, failure: Exception) -> ApplianceError:
+        """Say why a request has no admission."""
+        if isinstance(failure, AuditError):
+            return self.not_recorded(failure)
+        LOG.error("admission_broke", request_id=running.asking.request_id, errors=class_names(failure))
+        return GenerationFailed("the appliance failed on this request", code="internal_error")
+
+    def _commitments(self, running: Running, content: Callable[[Running], Mapping[str, bytes]]) -> dict[str, JsonValue]:
+        """Commit to the content of each phase where policy obliges to; elsewhere it is not even put together."""
+        if running.allow.obligations.log_level != "commitments":
+            return {}
+        asking = running.asking
+        return {
+            phase: self._trail.commitment(asking.principal, asking.request_id, phase, one)
+            for phase, one in content(running).items()
+        }
+
+    def _terminal_facts(self, running: Running, conclusion: Conclusion, total_ns: int) -> dict[str, JsonValue]:
+        return terminal_facts(
+            running.asking,
+            running.admission.receipt.index,
+            running.choices,
+            running.usage(),
+            Timing(running.queue_ms(), running.first_token_ms(), total_ns // 1_000_000),
+            outcome=conclusion.outcome,
+            code=conclusion.code,
+            commitments=self._commitments(running, _what_was_answered),
+        )
+
+    async def _append_end(self, running: Running, conclusion: Conclusion, facts: dict[str, JsonValue]) -> Receipt:
+        asking = running.asking
+        while True:
+            try:
+                return await self._trail.append(conclusion.kind, asking.principal, asking.request_id, facts)
+            except AuditQueueFull:
+                await asyncio.sleep(LOG_RETRY_S)
+
+
+def _what_was_asked(running: Running) -> dict[str, bytes]:
+    request = running.request
+    content = {"prompt": prompt_commitment_content(request)}
+    if request.declared:
+        content["declared"] = json.dumps(dict(request.declared), sort_keys=True, ensure_ascii=False).encode()
+    return content
+
+
+def _what_was_answered(running: Running) -> dict[str, bytes]:
+    return {"output": json.dumps([choice.text for choice in running.choices], ensure_ascii=False).encode()}
+
+
+def _bare_facts(running: Running, conclusion: Conclusion) -> dict[str, JsonValue]:
+    """Facts that can be told of any request."""
+    return {
+        "admitted_index": running.admission.receipt.index,
+        "code": conclusion.code,
+        "outcome": conclusion.outcome,
+    }
