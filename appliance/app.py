@@ -30,6 +30,7 @@ from appliance.generation import Generation
 from appliance.identity.api_keys import Pepper
 from appliance.identity.authenticate import Authenticator
 from appliance.identity.key_store import KeyStore
+from appliance.identity.last_use import LastUse
 from appliance.log_opening import OpenLog, open_log
 from appliance.metrics import ServingMetrics
 from appliance.model_loading import load_model
@@ -141,6 +142,8 @@ async def build_app(settings: Settings, *, unsafe_development_trust: bool) -> Ap
         metrics.watch_engine(engine.stats)
         keys = closing.enter_context(contextlib.closing(KeyStore.open(layout.keys_db)))
         await asyncio.to_thread(revoke_again, log.reader, keys)
+        last_use = LastUse.open(layout.keys_db, lambda failure: _tell_unnoted_use(metrics, failure))
+        closing.push_async_callback(asyncio.to_thread, last_use.close)
         trust = state.trust_root.trust
         gate = PolicyGate(policy, log.trail, metrics, development_trust=trust == "development")
         recorder = RequestRecorder(log.trail, door, metrics)
@@ -160,7 +163,7 @@ async def build_app(settings: Settings, *, unsafe_development_trust: bool) -> Ap
             door=door,
             log=log,
             keys=keys,
-            doorkeeper=Doorkeeper(Authenticator(keys, [Pepper(state.pepper)]), log.trail),
+            doorkeeper=Doorkeeper(Authenticator(keys, [Pepper(state.pepper)], last_use.note), log.trail),
             gate=gate,
             engine=engine,
             model=model,
@@ -202,6 +205,11 @@ def _start_facts(settings: Settings, changes: tuple[str, ...]) -> dict[str, Json
         "port": settings.port,
         "model": settings.model,
     }
+
+
+def _tell_unnoted_use(metrics: ServingMetrics, failure: Exception) -> None:
+    metrics.key_use_write_failures.inc()
+    LOG.warning("key_use_not_noted", error=type(failure).__name__, reason=str(failure))
 
 
 def _now() -> dt.datetime:

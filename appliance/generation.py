@@ -4,8 +4,8 @@ Promise: what goes wrong here is kept in the request for its terminal record, an
 whose text has ended is cancelled in the engine.  A cached prefix is shared inside one tenant and label only, whatever
 the client sends.
 
-Never: runs before the admission is durable; lets what went wrong out as an exception.  Owner of a request's state is `Running`; here only the secret
-that salts the prefix cache lives, and it dies with the process.
+Never: runs before the admission is durable; lets what went wrong out as an exception.  Owner of a request's state is
+`Running`; here only the secret that salts the prefix cache lives, and it dies with the process.
 """
 
 from __future__ import annotations

@@ -82,6 +82,9 @@ class ServingMetrics:
         self.policy_decisions = Counter(
             "cloister_policy_decisions", "Answers of policy.", ("action", "effect"), registry=self.registry
         )
+        self.key_use_write_failures = Counter(
+            "cloister_key_use_write_failures", "Writes of keys' last day of use that failed.", registry=self.registry
+        )
         self.tree_size = Gauge("cloister_audit_tree_size", "Size of the newest signed tree.", registry=self.registry)
         self.admitting = Gauge("cloister_admitting", "1 while requests are admitted.", registry=self.registry)
 

@@ -14,13 +14,14 @@ from __future__ import annotations
 
 import hmac
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 from urllib.parse import unquote_to_bytes
 
 from appliance.identity.api_keys import KEY_LIKE, MalformedKey, ParsedKey, Pepper, parse, secret_digest
-from appliance.identity.key_store import KeyRecord, KeyStore
+from appliance.identity.key_record import KeyRecord
+from appliance.identity.key_store import KeyStore
 from appliance.identity.principal import Principal
 
 _BEARER: Final = re.compile(rb"bearer +(?P<key>[!-~]+)", re.IGNORECASE)
@@ -67,11 +68,18 @@ _MESSAGES: Final[Mapping[str, str]] = {
 class Authenticator:
     """Proves API keys against the key database."""
 
-    def __init__(self, store: KeyStore, peppers: Sequence[Pepper]) -> None:
-        """Take the database and every pepper its records may name, the current one first."""
+    def __init__(self, store: KeyStore, peppers: Sequence[Pepper], note_use: Callable[[KeyRecord, int], None]) -> None:
+        """Prepare.
+
+        Args:
+            store: the key database.
+            peppers: every pepper its records may name, the current one first.
+            note_use: told of each proven key and the day, counted from 1970-01-01; must neither wait nor raise.
+        """
         if not peppers:
             raise ValueError("no pepper: no key can be proven")
         self._store = store
+        self._note_use = note_use
         self._current = peppers[0]
         self._peppers = {pepper.id: pepper for pepper in peppers}
 
@@ -97,7 +105,7 @@ class Authenticator:
         proven = self._prove(key, self._store.find(key.key_id), now_us)
         if isinstance(proven, str):
             return _failure("invalid_api_key", proven, key.key_id)
-        self._store.mark_used(proven.id, now_us // _DAY_US)
+        self._note_use(proven, now_us // _DAY_US)
         return Authenticated(_principal(proven))
 
     def _prove(self, key: ParsedKey, record: KeyRecord | None, now_us: int) -> KeyRecord | str:

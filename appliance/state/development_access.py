@@ -9,7 +9,8 @@ from datetime import datetime
 
 from appliance.identity.api_keys import MintedKey, ParsedKey, Pepper, mint, parse, secret_digest
 from appliance.identity.errors import KeyStoreError
-from appliance.identity.key_store import KeyRecord, KeyStore
+from appliance.identity.key_record import KeyRecord
+from appliance.identity.key_store import KeyStore
 from appliance.state.development_keys import LIFETIME
 from appliance.state.errors import StateCorrupt
 from appliance.state.files import write_private

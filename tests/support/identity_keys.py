@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from appliance.identity.api_keys import MintedKey, Pepper, secret_digest
-from appliance.identity.key_store import KeyRecord
+from appliance.identity.key_record import KeyRecord
 
 PEPPER = Pepper(b"p" * 32)
 NOW_US = 1_800_000_000_000_000

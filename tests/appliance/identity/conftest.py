@@ -12,6 +12,7 @@ from identity_keys import NOW_US, PEPPER, make_record
 
 from appliance.identity.api_keys import MintedKey, mint
 from appliance.identity.authenticate import Authenticator
+from appliance.identity.key_record import KeyRecord
 from appliance.identity.key_store import KeyStore
 
 
@@ -47,6 +48,8 @@ class Desk:
     """An authenticator as a request meets it."""
 
     authenticator: Authenticator
+    uses: list[tuple[KeyRecord, int]]
+    """Told of each proven key, and the day."""
 
     def __call__(self, *headers, query=b"", now_us=NOW_US):
         """Authenticate a head."""
@@ -56,4 +59,5 @@ class Desk:
 @pytest.fixture
 def desk(store) -> Desk:
     """Over the empty database."""
-    return Desk(Authenticator(store, [PEPPER]))
+    uses: list[tuple[KeyRecord, int]] = []
+    return Desk(Authenticator(store, [PEPPER], lambda record, day: uses.append((record, day))), uses)

@@ -20,11 +20,15 @@ from appliance.identity.principal import Principal
 DAY_US = 86_400_000_000
 
 
+def ignored(_record, _day) -> None:
+    """Note no use."""
+
+
 @pytest.fixture
 def statements(store) -> list[str]:
     """Every SQL statement from now on."""
     seen: list[str] = []
-    sa.event.listen(store._engine, "before_cursor_execute", lambda *args: seen.append(args[2]))
+    sa.event.listen(store._file._engine, "before_cursor_execute", lambda *args: seen.append(args[2]))
     return seen
 
 
@@ -170,7 +174,7 @@ def test_drawn_carriers_prove_nobody_and_meet_no_sql(desk, statements, name, val
 
 def test_no_two_keys_that_share_a_prefix_share_an_identity(store):
     """Ids and secrets that agree in all but their last character are two keys (DESIGN 7, invariant 3)."""
-    desk = Authenticator(store, [PEPPER])
+    desk = Authenticator(store, [PEPPER], ignored)
 
     def key_of(id_tail: int, secret_tail: int):
         return mint("dev", lambda size: bytes(size - 1) + bytes([id_tail if size == 8 else secret_tail]))
@@ -289,23 +293,23 @@ def test_an_older_pepper_still_proves_its_keys(store, minted):
     new = minted(pepper_id=newer.id)
     store_new = replace(make_record(mint("dev", random.Random(11).randbytes)), pepper_id=newer.id)
     assert store_new.pepper_id == newer.id
-    desk = Authenticator(store, [newer, PEPPER])
+    desk = Authenticator(store, [newer, PEPPER], ignored)
     assert isinstance(desk.authenticate([bearer(old)], b"", NOW_US), Authenticated)
     assert desk.authenticate([bearer(new)], b"", NOW_US).reason == "wrong_secret"
-    assert Authenticator(store, [newer]).authenticate([bearer(old)], b"", NOW_US).reason == "unknown_pepper"
+    assert Authenticator(store, [newer], ignored).authenticate([bearer(old)], b"", NOW_US).reason == "unknown_pepper"
     with pytest.raises(ValueError, match="pepper"):
-        Authenticator(store, [])
+        Authenticator(store, [], ignored)
 
 
 def test_only_a_proven_key_counts_as_used(desk, store, minted):
-    """The day of use is noted for the owner; a stranger with the public id leaves no trace in the record."""
+    """The day of use is noted for the owner; a stranger with the public id leaves no trace."""
     keys = refusals(minted)
     good = minted()
     for key in keys.values():
         desk(bearer(key))
-    assert {record.last_used_day for record in store.list()} == {None}
+    assert desk.uses == []
     desk(bearer(good))
-    assert store.find(good.key_id).last_used_day == NOW_US // DAY_US
+    assert desk.uses == [(store.find(good.key_id), NOW_US // DAY_US)]
 
 
 HEADER_NAMES = [

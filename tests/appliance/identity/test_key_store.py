@@ -83,22 +83,10 @@ def add_record(path, record) -> None:
     store.close()
 
 
-def test_last_use_is_a_day_and_is_written_once(store, reopened, random_record):
-    """One write a day and key; an earlier day never replaces a later one."""
-    record = random_record()
-    store.add(record)
-    statements = count_statements(store)
-    for day in (20_000, 20_000, 19_999, 20_001):
-        store.mark_used(record.id, day)
-    assert sum(statement.startswith("UPDATE") for statement in statements) == 2
-    assert reopened().find(record.id).last_used_day == 20_001
-    store.mark_used("0" * 11, 20_000)
-
-
 def count_statements(store: KeyStore) -> list[str]:
     """Every SQL statement from now on."""
     statements: list[str] = []
-    sa.event.listen(store._engine, "before_cursor_execute", lambda *args: statements.append(args[2]))
+    sa.event.listen(store._file._engine, "before_cursor_execute", lambda *args: statements.append(args[2]))
     return statements
 
 
@@ -291,16 +279,15 @@ def test_a_failed_write_changes_nothing_in_memory(store, reopened, random_record
     """Fault pair, first half: refused and not persisted; what find says is what the file says."""
     kept, new = random_record(), random_record()
     store.add(kept)
-    store._connection.exec_driver_sql("PRAGMA query_only=ON")
+    store._file._connection.exec_driver_sql("PRAGMA query_only=ON")
     for write in (
         lambda: store.add(new),
         lambda: store.revoke(kept.id, NOW_US),
-        lambda: store.mark_used(kept.id, 20_000),
     ):
         with pytest.raises(KeyStoreUnusable, match="disk space"):
             write()
     assert store.list() == (kept,) == reopened().list()
-    store._connection.exec_driver_sql("PRAGMA query_only=OFF")
+    store._file._connection.exec_driver_sql("PRAGMA query_only=OFF")
     assert store.revoke(kept.id, NOW_US).revoked_at_us == NOW_US
 
 
@@ -309,13 +296,13 @@ def test_a_write_that_persisted_but_failed_is_seen(store, random_record, monkeyp
     record = random_record()
     store.add(record)
     assert store.find(record.id) == record
-    real = store._connection.execute
+    real = store._file._connection.execute
 
     def execute_then_fail(*args, **kwargs):
         real(*args, **kwargs)
         raise sa.exc.OperationalError("statement", {}, sqlite3.OperationalError("disk I/O error"))
 
-    monkeypatch.setattr(store._connection, "execute", execute_then_fail)
+    monkeypatch.setattr(store._file._connection, "execute", execute_then_fail)
     with pytest.raises(KeyStoreUnusable):
         store.revoke(record.id, NOW_US)
     monkeypatch.undo()
@@ -331,7 +318,6 @@ def test_many_threads_see_whole_records(store, random_record):
         try:
             for record in mine:
                 store.add(record)
-                store.mark_used(record.id, 20_000)
                 assert store.revoke(record.id, NOW_US).revoked_at_us == NOW_US
                 store.list()
         except BaseException as failure:  # noqa: BLE001 - shown by the main thread
