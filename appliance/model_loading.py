@@ -54,7 +54,7 @@ async def load_model(
     closing.push_async_callback(engine.stop, 0.0)
     loaded = await engine.start()
     await log.trail.append(Kind.MODEL_LOADED, SYSTEM, verified.manifest.root, _model_facts(verified, loaded))
-    return engine, _served_model(verified, loaded, tokenizer, now)
+    return engine, _served_model(settings, verified, loaded, tokenizer, now)
 
 
 def _engine_config(settings: Settings, verified: VerifiedModel) -> EngineConfig:
@@ -72,7 +72,7 @@ def _engine_config(settings: Settings, verified: VerifiedModel) -> EngineConfig:
 
 
 def _served_model(
-    verified: VerifiedModel, loaded: EngineInfo, tokenizer: ModelTokenizer, now: dt.datetime
+    settings: Settings, verified: VerifiedModel, loaded: EngineInfo, tokenizer: ModelTokenizer, now: dt.datetime
 ) -> ServedModel:
     return ServedModel(
         name=verified.name,
@@ -82,6 +82,7 @@ def _served_model(
         tenants=verified.approval.tenants,
         tokenizer=tokenizer,
         max_model_len=loaded.max_model_len,
+        max_queue_len=settings.max_queue_len,
         vocab_size=loaded.vocab_size,
         dtype=loaded.dtype,
         engine_build=loaded.engine_build,

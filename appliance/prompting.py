@@ -58,6 +58,7 @@ def plan_prompts(
     Raises:
         BadRequest: the prompt or a parameter does not fit this model; the message gives the numbers.
     """
+    _check_choices(request, model)
     sampling = request.sampling
     seed = draw_seed() if sampling.seed is None else sampling.seed % SEED_SPACE
     _check_token_ids(sampling, model)
@@ -118,6 +119,18 @@ def prompt_commitment_content(request: InferenceRequest) -> bytes:
 def prompt_size(request: InferenceRequest) -> int:
     """Give the characters and token ids of all prompts, as a measure of the work to plan them."""
     return sum(_length(prompt) for prompt in request.prompts)
+
+
+def _check_choices(request: InferenceRequest, model: ServedModel) -> None:
+    """All choices of a request are queued at once: more than may wait would be turned away for ever."""
+    num_prompts, limit = len(request.prompts), model.max_queue_len
+    num_choices = num_prompts * request.n
+    if num_choices > limit:
+        raise BadRequest(
+            f"the request asks for {num_choices} answers at once; at most {limit} may wait here",
+            code="bad_value",
+            param="prompt" if num_prompts > limit else "n",
+        )
 
 
 def _length(prompt: Prompt) -> int:

@@ -21,6 +21,8 @@ class ServedModel:
     tenants: tuple[str, ...]
     tokenizer: ModelTokenizer
     max_model_len: int
+    max_queue_len: int
+    """Sequences that may wait for the engine; a request that asks for more never fits."""
     vocab_size: int
     dtype: str
     engine_build: str

@@ -42,7 +42,12 @@ class Settings(BaseSettings):
     page_size: int = Field(default=16, ge=1, le=256, description="Tokens per KV page.")
     max_num_batched_tokens: int = Field(default=512, ge=16, le=65536, description="Token budget of one engine step.")
     max_num_sequences: int = Field(default=64, ge=1, le=4096, description="Sequences that run at once.")
-    max_queue_len: int = Field(default=256, ge=1, le=65536, description="Sequences that may wait; one more gets 429.")
+    max_queue_len: int = Field(
+        default=256,
+        ge=1,
+        le=65536,
+        description="Sequences that may wait; one more gets 429, a request for more gets 400.",
+    )
     max_body_bytes: int = Field(default=2 * 2**20, ge=1024, description="Largest request body.")
     max_header_bytes: int = Field(default=32 * 2**10, ge=4096, description="Largest request head.")
     body_deadline_s: float = Field(

@@ -11,7 +11,7 @@ from walk_bench import AUDITOR, BenchMaker, WalkBench, collect, completion
 
 from appliance.choice_text import ChoiceText
 from appliance.errors import BadRequest, Forbidden, GenerationFailed, NotFound, Overloaded, Unavailable
-from appliance.inference import Finished, TextDelta
+from appliance.inference import Finished, PlainText, TextDelta
 
 
 @pytest.fixture
@@ -185,6 +185,28 @@ async def test_what_the_model_cannot_take_is_refused_by_name(make_bench: BenchMa
     assert not refusal.value.recorded
     await bench.recorder.refusal(bench.asking("r1"), refusal.value)
     assert bench.kinds("r1") == ["request:refused"]
+    assert bench.engine.streams == []
+
+
+@pytest.mark.parametrize(
+    ("num_prompts", "n", "param"), [(1, 3, "n"), (1, 4, "n"), (2, 2, "n"), (3, 1, "prompt"), (1, 2, None), (2, 1, None)]
+)
+async def test_more_choices_than_may_ever_wait_are_refused_by_name(
+    make_bench: BenchMaker, num_prompts: int, n: int, param: str | None
+):
+    """A request that no empty queue could take is a BadRequest, not a 429 that comes again at every retry."""
+    bench = make_bench()
+    bench.walk.model = replace(bench.walk.model, max_queue_len=2)
+    request = replace(completion(n=n), prompts=(PlainText("Once"),) * num_prompts)
+    if param is None:
+        _, error = await collect(await bench.walk.admit(bench.asking("r1"), request))
+        assert error is None
+        assert len(bench.engine.streams) == num_prompts * n
+        return
+    with pytest.raises(BadRequest) as refusal:
+        await bench.walk.admit(bench.asking("r1"), request)
+    assert (refusal.value.code, refusal.value.param) == ("bad_value", param)
+    assert bench.kinds("r1") == []
     assert bench.engine.streams == []
 
 

@@ -53,6 +53,7 @@ def served_model() -> ServedModel:
         tenants=("plant-1",),
         tokenizer=tokenizer,
         max_model_len=2048,
+        max_queue_len=256,
         vocab_size=tokenizer.vocab_size,
         dtype="float32",
         engine_build="d" * 16,
