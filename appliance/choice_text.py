@@ -1,6 +1,7 @@
 """Step events of one choice -> text that may be shown, and how the choice ended.
 
-Invariants: text leaves here in whole characters, never with a part of a stop string in it; a token leaves together
+Invariants: text leaves here in whole characters, never with a part of the stop string that ends it; a stop string
+counts where its last character comes from a token after the first `min_tokens`, as in vLLM; a token leaves together
 with the last of its characters, so the texts of the tokens that left concatenate to the text that left; after the
 choice has ended nothing leaves any more.
 """
@@ -21,7 +22,14 @@ class ChoiceText:
     """The text of one choice, as far as it is known.  Owned by the task that pumps the choice."""
 
     def __init__(
-        self, index: int, tokenizer: ModelTokenizer, *, stops: tuple[str, ...], include_stop: bool, logprobs: bool
+        self,
+        index: int,
+        tokenizer: ModelTokenizer,
+        *,
+        stops: tuple[str, ...],
+        min_tokens: int,
+        include_stop: bool,
+        logprobs: bool,
     ) -> None:
         self.index = index
         self.finish: ChoiceFinish | None = None
@@ -34,6 +42,7 @@ class ChoiceText:
         self._tokenizer = tokenizer
         self._decoder = IncrementalDecoder(tokenizer)
         self._stops = StopMatcher(stops, include_stop=include_stop)
+        self._min_tokens = min_tokens
         self._include_stop = include_stop
         self._logprobs = logprobs
         self._held: deque[TokenText] = deque()
@@ -81,7 +90,7 @@ class ChoiceText:
         return self._delta(released)
 
     def _match(self, text: str) -> str:
-        matched = self._stops.push(text)
+        matched = self._stops.push(text, may_stop=self.num_tokens > self._min_tokens)
         if matched.stop is not None:
             self.finish = ChoiceFinish(self.index, "stop", matched.stop)
         return matched.text

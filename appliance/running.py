@@ -56,6 +56,7 @@ class Running:
                 choice.index,
                 model.tokenizer,
                 stops=request.sampling.stop,
+                min_tokens=request.sampling.min_tokens,
                 include_stop=request.sampling.include_stop_in_output,
                 logprobs=request.sampling.num_logprobs is not None,
             )

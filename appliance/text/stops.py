@@ -2,7 +2,8 @@
 
 Invariants: where the text is cut does not depend on how it was cut into deltas; what is held back is never longer
 than the longest stop string less one character; of several stop strings the one that is complete first wins, and of
-two that are complete at the same character the longer one.
+two that are complete at the same character the longer one; where no stop string counts yet, one that begins there and
+is complete later counts.
 """
 
 from __future__ import annotations
@@ -30,13 +31,18 @@ class StopMatcher:
         """The longest end of the text so far that begins some stop string."""
         self._stopped = False
 
-    def push(self, text: str) -> Matched:
-        """Take new text in and release what no stop string can claim any more."""
+    def push(self, text: str, *, may_stop: bool = True) -> Matched:
+        """Take new text in and release what no stop string can claim any more.
+
+        Args:
+            text: what follows.
+            may_stop: whether a stop string that is complete in this text ends it.
+        """
         assert not self._stopped, "text came after the stop string that ended it"
         if not self._stops:
             return Matched(text)
         seen = self._held + text
-        found = self._first_complete(seen)
+        found = self._first_complete(seen, len(self._held)) if may_stop else None
         if found is not None:
             start, stop = found
             self._held = ""
@@ -51,8 +57,11 @@ class StopMatcher:
         held, self._held = self._held, ""
         return held
 
-    def _first_complete(self, seen: str) -> tuple[int, str] | None:
-        found = [(start, stop) for stop in self._stops if (start := seen.find(stop)) >= 0]
+    def _first_complete(self, seen: str, after: int) -> tuple[int, str] | None:
+        """Give the match whose last character comes first after the `after` characters that are judged already."""
+        found = [
+            (start, stop) for stop in self._stops if (start := seen.find(stop, max(0, after + 1 - len(stop)))) >= 0
+        ]
         return min(found, key=lambda match: (match[0] + len(match[1]), match[0]), default=None)
 
     def _num_claimed(self, seen: str) -> int:

@@ -164,6 +164,15 @@ async def test_a_stop_string_ends_the_answer_and_the_engine(make_bench: BenchMak
     assert bench.engine.streams[0].cancelled.is_set()
 
 
+async def test_min_tokens_holds_a_stop_string_off(make_bench: BenchMaker):
+    """A stop string within the first `min_tokens` tokens is text; the next one ends the answer."""
+    bench = make_bench()
+    running = await bench.walk.admit(bench.asking("r1"), completion(sampling={"stop": ("l",), "min_tokens": 3}))
+    given, _ = await collect(running)
+    assert "".join(delta.text for delta in given[:-1]) == "hel"
+    assert given[-1].choices[0].stop_reason == "l"
+
+
 @pytest.mark.parametrize(
     ("changes", "code"),
     [
