@@ -76,44 +76,32 @@ def test_random_models_continue_as_transformers_does(tmp_path: Path, name: str) 
         assert_logprobs_match(model, prompt, events[request_id])
 
 
-def test_the_starter_continues_as_transformers_does(repository: Path) -> None:
+def test_the_starter_continues_as_transformers_does(starter_folder: Path) -> None:
     """The model that the first minute runs on: 64 tokens after real openings."""
-    folder = repository / "models" / "starter" / "weights"
-    if not (folder / "model.safetensors").is_file():
-        pytest.skip("models/starter/weights holds no model")
-    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    tokenizer = Tokenizer.from_file(str(starter_folder / "tokenizer.json"))
     texts = ["The pump", "Shift log, night: pressure at valve", "Who reported the leak?"]
     prompts = {text: tokenizer.encode(text).ids for text in texts}
-    model = load_transformers(folder)
-    events = generate(folder, prompts, 64, page_size=16, max_num_batched_tokens=64)
+    model = load_transformers(starter_folder)
+    events = generate(starter_folder, prompts, 64, page_size=16, max_num_batched_tokens=64)
     for text, prompt in prompts.items():
         assert list(events[text].token_ids) == oracle_greedy(model, prompt, 64)
         assert_logprobs_match(model, prompt, events[text])
 
 
-@pytest.fixture(scope="module")
-def stories(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Convert the 260k-parameter story model with our own tool."""
-    source = shared / "models" / "stories260k"
-    folder = tmp_path_factory.mktemp("stories260k")
-    assert llama2c.main([str(source / "stories260K.bin"), str(source / "tok512.bin"), str(folder)]) == 0
-    return folder
-
-
-def test_the_story_comes_out(stories: Path) -> None:
+def test_the_story_comes_out(stories_folder: Path) -> None:
     """A real model, greedily from BOS alone, tells its story word for word."""
-    event = generate(stories, {"story": [llama2c.BOS_ID]}, 72)["story"]
-    text = Tokenizer.from_file(str(stories / "tokenizer.json")).decode(list(event.token_ids))
+    event = generate(stories_folder, {"story": [llama2c.BOS_ID]}, 72)["story"]
+    text = Tokenizer.from_file(str(stories_folder / "tokenizer.json")).decode(list(event.token_ids))
     assert text.startswith(STORY)
 
 
-def test_the_story_model_continues_as_transformers_does(stories: Path) -> None:
+def test_the_story_model_continues_as_transformers_does(stories_folder: Path) -> None:
     """Prompts of the model's own language, 64 tokens each, together."""
-    tokenizer = Tokenizer.from_file(str(stories / "tokenizer.json"))
+    tokenizer = Tokenizer.from_file(str(stories_folder / "tokenizer.json"))
     texts = ["Tom had a dog", "One day, the sun", "Zoë said:", "Lily's mom said no. Lily was very"]
     prompts = {text: tokenizer.encode(text).ids for text in texts} | {"bos": [llama2c.BOS_ID]}
-    model = load_transformers(stories)
-    events = generate(stories, prompts, 64, max_num_batched_tokens=13)
+    model = load_transformers(stories_folder)
+    events = generate(stories_folder, prompts, 64, max_num_batched_tokens=13)
     for text, prompt in prompts.items():
         assert list(events[text].token_ids) == oracle_greedy(model, prompt, 64)
         assert_logprobs_match(model, prompt, events[text])
