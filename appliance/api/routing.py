@@ -14,6 +14,7 @@ import re
 import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import structlog
@@ -167,8 +168,8 @@ class Perimeter:
         route, request.scope["path_params"] = self._routes.find(request.method, request.scope["path"])
         asking = Asking(principal, request_id, route.path, source)
         try:
-            label = _label(request)
-            call = Call(principal, request, request_id, source, label, self._appliance)
+            asking = replace(asking, label=_label(request))
+            call = Call(principal, request, request_id, source, asking.label, self._appliance)
             if route.action != WALK_ACTION:
                 await self._appliance.gate.authorize(asking, route.action, self._target(route))
             return await route.endpoint(call)

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from perimeter_bench import PerimeterBench
 from walk_bench import AUDITOR, WalkBench, completion
 
 from appliance.errors import BadRequest, Forbidden
@@ -43,3 +44,23 @@ async def test_a_label_finds_the_admission_the_refusal_and_the_denial(bench: Wal
         "3": [("other", "request:refused")],
         "4": [],
     }
+
+
+@pytest.mark.parametrize(
+    ("role", "body", "kind"),
+    [
+        ("developer", {"model": "starter", "prompt": "Once", "max_tokens": 1}, "request:completed"),
+        ("developer", {"model": "starter", "prompt": "Once", "no_such_field": 1}, "request:refused"),
+        ("developer", {"model": "nobody", "prompt": "Once"}, "request:refused"),
+        ("auditor", {"model": "starter", "prompt": "Once"}, "request:denied"),
+    ],
+)
+async def test_the_header_s_label_stands_in_the_record(tmp_path: Path, role: str, body: dict, kind: str):
+    """Over HTTP: what `x-cloister-label` said is what the auditor finds, whatever became of the request."""
+    bench = PerimeterBench(tmp_path)
+    async with bench.client(role) as client:
+        answer = await client.post("/v1/completions", json=body, headers={"x-cloister-label": "2"})
+    entries = bench.reader.entries(EntryFilter(subject=answer.headers["x-request-id"])).entries
+    bench.close()
+    assert entries[-1].leaf.event.kind == kind
+    assert entries[0].leaf.event.facts["label"] == "2"

@@ -7,6 +7,7 @@ persisted, or it was and nobody was told.
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -36,6 +37,7 @@ from engine.errors import QueueFull
 from engine.health import EngineHealth
 from engine.request import GenerationRequest, StepEvent
 from policies.bundle import load_bundle, read_source_bundle
+from policies.cedar import PolicyEngine
 
 DEVELOPER = Principal("dana", "User", "plant-1", ("developer",), 2, "key1")
 AUDITOR = Principal("avery", "User", "plant-1", ("auditor",), 2, "key2")
@@ -147,28 +149,33 @@ class FaultySink:
         raise AuditHalted("the disk failed")
 
 
+@functools.cache
+def base_policy() -> PolicyEngine:
+    """Give the policy of the tree, read once: it keeps no state between two questions."""
+    return load_bundle(read_source_bundle())
+
+
 class WalkBench:
     """One walk in a folder of its own."""
 
     def __init__(self, folder: Path, *, fail_at: int | None = None, fault: Fault = "not_persisted") -> None:
         self.path = folder / "audit.db"
         create_log(self.path, [SIGNER])
-        self._writer = AuditWriter.open(WriterConfig(self.path, "node", "boot", min_free_bytes=0), [SIGNER])
+        self.writer = AuditWriter.open(WriterConfig(self.path, "node", "boot", min_free_bytes=0), [SIGNER])
         self._keyring = SubjectKeyring.create(folder / "subjects.db", bytes(32))
         self.reader = AuditReader(self.path)
-        self.sink = FaultySink(self._writer, fail_at, fault)
+        self.sink = FaultySink(self.writer, fail_at, fault)
         self.trail = AuditTrail(self.sink, self._keyring, Clock(), trust="development")
         self.door = AdmissionDoor()
         model = served_model()
         one_by_one = [token_id for letter in "hello" for token_id in model.tokenizer.encode(letter)]
         self.engine = ScriptedEngine(self.reader, one_by_one)
         self.metrics = ServingMetrics("starter")
-        policy = load_bundle(read_source_bundle())
         self.recorder = RequestRecorder(self.trail, self.door, self.metrics)
         self.walk = Walk(
             model=model,
             door=self.door,
-            gate=PolicyGate(policy, self.trail, self.metrics, development_trust=True),
+            gate=PolicyGate(base_policy(), self.trail, self.metrics, development_trust=True),
             recorder=self.recorder,
             generation=Generation(self.engine, self.trail.clock, self.metrics, bytes(32)),
             clock=self.trail.clock,
@@ -192,7 +199,7 @@ class WalkBench:
         """Let everything go."""
         self.reader.close()
         self._keyring.close()
-        self._writer.close()
+        self.writer.close()
 
 
 def completion(prompt: str = "Once", **changes) -> InferenceRequest:

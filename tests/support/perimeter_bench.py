@@ -1,0 +1,100 @@
+"""The real perimeter in this process: real keys, policy, log and routes on a walk bench, called over HTTP semantics.
+
+What is not real: the engine is scripted, and no socket lies between client and application.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import httpx
+from identity_keys import HOUR_US, PEPPER, make_record
+from walk_bench import Fault, WalkBench, base_policy
+
+from appliance.api.doorkeeper import Doorkeeper
+from appliance.api.openapi import describe
+from appliance.api.route_spec import RouteSpec
+from appliance.api.routes import ROUTES
+from appliance.api.routing import Perimeter, RouteTable
+from appliance.app import Appliance
+from appliance.gate import PolicyGate
+from appliance.identity.api_keys import mint
+from appliance.identity.authenticate import Authenticator
+from appliance.identity.key_store import KeyStore
+from appliance.log_opening import OpenLog
+from appliance.settings import Settings
+
+ROLES = ("auditor", "developer", "operator")
+BASE_URL = "http://127.0.0.1"
+
+
+class PerimeterBench:
+    """One appliance in a folder of its own; every key's owner has the name of its role."""
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        fail_at: int | None = None,
+        fault: Fault = "not_persisted",
+        extra_routes: tuple[RouteSpec, ...] = (),
+    ) -> None:
+        self.walk_bench = WalkBench(folder, fail_at=fail_at, fault=fault)
+        bench = self.walk_bench
+        self.reader = bench.reader
+        self.keys = KeyStore.create(folder / "keys.db")
+        self.key_ids: dict[str, str] = {}
+        self._credentials: dict[str, str] = {}
+        for number, role in enumerate(ROLES):
+            self._add_key(role, number)
+        self.doorkeeper = Doorkeeper(Authenticator(self.keys, [PEPPER], lambda _record, _day: None), bench.trail)
+        routes = (*ROUTES, *extra_routes)
+        self.appliance = Appliance(
+            settings=Settings(),
+            trust="development",
+            new_keys={},
+            door=bench.door,
+            log=OpenLog(bench.writer, bench.reader, bench.trail),
+            keys=self.keys,
+            doorkeeper=self.doorkeeper,
+            gate=PolicyGate(base_policy(), bench.trail, bench.metrics, development_trust=True),
+            engine=bench.engine,
+            model=bench.walk.model,
+            recorder=bench.recorder,
+            walk=bench.walk,
+            metrics=bench.metrics,
+            openapi=describe(routes, "0"),
+            closing=AsyncExitStack(),
+        )
+        self._application = Perimeter(self.appliance, RouteTable(routes))
+
+    def client(self, role: str | None) -> httpx.AsyncClient:
+        """Give a client with one role's key, or with none."""
+        headers = {} if role is None else {"authorization": f"Bearer {self._credentials[role]}"}
+        return httpx.AsyncClient(
+            transport=httpx.ASGITransport(self._application), base_url=BASE_URL, headers=headers, trust_env=False
+        )
+
+    def close(self) -> None:
+        """Let everything go."""
+        self.keys.close()
+        self.walk_bench.close()
+
+    def _add_key(self, role: str, number: int) -> None:
+        key = mint("dev", random.Random(number).randbytes)
+        now_us = time.time_ns() // 1000
+        self.keys.add(
+            make_record(
+                key,
+                owner=role,
+                tenant="plant-1",
+                roles=(role,),
+                not_before_us=now_us - HOUR_US,
+                expires_at_us=now_us + HOUR_US,
+            )
+        )
+        self.key_ids[role] = key.key_id
+        self._credentials[role] = key.unsafe_text
