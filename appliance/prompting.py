@@ -7,7 +7,7 @@ anything is queued; the seed is known before the request is recorded.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -22,6 +22,8 @@ SeedSource: TypeAlias = Callable[[], int]
 
 SEED_SPACE = 2**64
 """Every seed that a client may send has its own stream; a negative one is its two's complement."""
+MAX_ANSWER_LOGPROBS = 2**18
+"""Log-probabilities that all answers of one request may have together: about 17 MB of body, 50 MB while it is made."""
 MAX_CHARACTERS_PER_TOKEN = 64
 """A prompt with more characters than this times the model's length cannot fit; it is refused before tokenization."""
 
@@ -75,6 +77,7 @@ def plan_prompts(
             index = prompt_index * request.n + number
             params = _engine_params(sampling, model, max_tokens, (seed + index) % SEED_SPACE)
             choices.append(PlannedChoice(index, token_ids, params))
+    _check_logprobs(sampling.num_logprobs, [choice.params.max_tokens for choice in choices])
     return PromptPlan(
         choices=tuple(choices),
         num_prompt_tokens=num_prompt_tokens,
@@ -130,6 +133,21 @@ def _check_choices(request: InferenceRequest, model: ServedModel) -> None:
             f"the request asks for {num_choices} answers at once; at most {limit} may wait here",
             code="bad_value",
             param="prompt" if num_prompts > limit else "n",
+        )
+
+
+def _check_logprobs(num_logprobs: int | None, max_tokens: Sequence[int]) -> None:
+    """Every log-probability is held until the answer is whole, and shown with its token's text and bytes."""
+    if num_logprobs is None:
+        return
+    num_asked = sum(max_tokens) * (1 + num_logprobs)
+    if num_asked > MAX_ANSWER_LOGPROBS:
+        raise BadRequest(
+            f"{len(max_tokens)} answers of at most {max(max_tokens)} tokens with {1 + num_logprobs} log-probabilities "
+            f"each are up to {num_asked}; one request may ask for {MAX_ANSWER_LOGPROBS}: lower max_tokens, or n, or "
+            "the log-probabilities of each token",
+            code="bad_value",
+            param="max_tokens",
         )
 
 

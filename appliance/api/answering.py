@@ -4,13 +4,13 @@ A dialect is an `AnswerShape`: it turns the walk's answers into its own JSON val
 nothing here knows a field of any dialect.
 
 Invariants: what says "finished" is made from `Finished` alone, which the walk gives only after the terminal record is
-durable; a client that goes away is reported to the walk while the answer is still being made, streamed or not.
+durable; a client that goes away is reported to the walk while the answer is still being made, streamed or not; a large
+body is made in a thread, since everybody's tokens go through this event loop.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Sequence
 from contextlib import aclosing, asynccontextmanager
 from typing import Any, Protocol, TypeAlias
@@ -20,6 +20,7 @@ from starlette.responses import Response
 
 from appliance.api.call import Call
 from appliance.api.error_bodies import RECEIPT_HEADER, error_response
+from appliance.api.json_pieces import ENCODER, json_pieces
 from appliance.api.sse import CLIENT_CLOSED, DONE, EventStream, comment, disconnected, event
 from appliance.errors import ApplianceError, GenerationFailed
 from appliance.gate import Asking
@@ -28,6 +29,10 @@ from audit.event import Receipt
 
 TERMINAL_RECEIPT_HEADER = "x-cloister-terminal-receipt"
 JsonObject: TypeAlias = dict[str, Any]
+SMALL_BODY_LEN = 65_536
+"""Characters that are put together in a millisecond or so; a thread would cost more than it spares."""
+LOGPROB_LEN = 64
+"""Characters of one log-probability in a body, about."""
 
 
 class AnswerShape(Protocol):
@@ -92,14 +97,16 @@ async def answer(call: Call, request: InferenceRequest, shape_of: ShapeOf) -> Re
 async def _whole(request: Request, running: RunningRequest, shape: AnswerShape) -> Response:
     headers = _receipt_headers(running)
     deltas: list[TextDelta] = []
+    body_len = sum(map(len, running.admission.prompt_texts))
     try:
         async with _watched(request, running), aclosing(_answers(running)) as answers:
             async for one in answers:
                 if isinstance(one, TextDelta):
                     deltas.append(one)
+                    body_len += _shown_len(one)
                     continue
                 headers[TERMINAL_RECEIPT_HEADER] = shown_receipt(one.receipt)
-                return _json(shape.whole(deltas, one), headers)
+                return _json(await _body(shape, deltas, one, body_len), headers)
     except ApplianceError as error:
         return error_response(error, headers)
     raise AssertionError(f"request {running.admission.request_id} ended without saying so")
@@ -165,6 +172,15 @@ def _receipt_headers(running: RunningRequest) -> dict[str, str]:
     return {RECEIPT_HEADER: shown_receipt(running.admission.receipt)}
 
 
-def _json(body: JsonObject, headers: dict[str, str]) -> Response:
-    content = json.dumps(body, ensure_ascii=False, separators=(",", ":"))
+def _shown_len(delta: TextDelta) -> int:
+    return len(delta.text) + LOGPROB_LEN * sum(1 + len(token.top) for token in delta.tokens)
+
+
+async def _body(shape: AnswerShape, deltas: Sequence[TextDelta], finished: Finished, body_len: int) -> bytes:
+    if body_len <= SMALL_BODY_LEN:
+        return ENCODER.encode(shape.whole(deltas, finished)).encode()
+    return await asyncio.to_thread(lambda: "".join(json_pieces(shape.whole(deltas, finished))).encode())
+
+
+def _json(content: bytes, headers: dict[str, str]) -> Response:
     return Response(content, 200, {"cache-control": "no-store", **headers}, "application/json")
