@@ -6,6 +6,6 @@ update, a second writer.  Values: `Event`, `Receipt`, `Checkpoint`, `EntryProof`
 `content.SubjectKeyring`.
 
 Pure, bytes and values alone: `event`, `merkle`, `checkpoint`, `proof`, `leaf`, `tiles`, `batch`, `pairing`, `report`,
-`leaf_checks`, `known_heads`.  With a file beneath: `schema`, `store`, `recovery`, `guards`, `writer`, `reader`,
-`export`, `verify_store`, `verify_pack`, `content`.
+`leaf_checks`, `known_heads`.  With a file beneath: `schema`, `store`, `recovery`, `guards`, `open_log`,
+`writer`, `reader`, `export`, `verify_store`, `verify_pack`, `content`.
 """

@@ -23,10 +23,6 @@ class Clocks:
     """UTC, microseconds since 1970-01-01."""
     monotonic_ns: Callable[[], int]
 
-    def offset_us(self) -> int:
-        """Wall minus monotonic: constant but for slew, unless someone sets the clock."""
-        return self.wall_us() - self.monotonic_ns() // 1_000
-
 
 SYSTEM_CLOCKS = Clocks(wall_us=lambda: time.time_ns() // 1_000, monotonic_ns=time.monotonic_ns)
 
@@ -38,6 +34,7 @@ class ClockGuard:
     clocks: Clocks
     limit_us: int
     _offset_us: int = field(init=False)
+    """Wall minus monotonic: constant but for slew, unless someone sets the clock."""
     _read_ns: int = field(init=False)
 
     def __post_init__(self) -> None:

@@ -1,6 +1,7 @@
-"""The one that appends: a thread with its own connection, committing whole batches and answering only then.
+"""The one that appends: a thread that owns the open log, commits whole batches and answers only then.
 
-Promise: a receipt is given only after leaves, tree nodes and a signed checkpoint are durable in one transaction.
+Promise: a receipt is given only after leaves, tree nodes and a signed checkpoint are durable in one transaction; how
+that is done, and the head that is extended, is `open_log`'s.
 Concurrent: any thread and any event loop may append; order is the order of acceptance.  Latency: no linger, a batch is
 whatever waited while the last one was committed, so an event waits at most two commits.
 
@@ -14,9 +15,6 @@ Crash states: before commit nothing of the batch exists; after commit all of it 
 from __future__ import annotations
 
 import asyncio
-import fcntl
-import os
-import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -25,27 +23,15 @@ from pathlib import Path
 from threading import Thread
 from typing import Self
 
-from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError
 
-from audit.batch import BatchPlan, plan_batch
+from audit.batch import plan_batch
 from audit.checkpoint import Checkpoint, LogSigner, LogVerifier
-from audit.errors import AuditError, AuditHalted, AuditRefused, LogMissing, WriterLocked
+from audit.errors import AuditError, AuditHalted, AuditRefused
 from audit.event import Event, Receipt
-from audit.guards import SYSTEM_CLOCKS, ClockGuard, Clocks, FileGuard, disk_short
+from audit.guards import SYSTEM_CLOCKS, ClockGuard, Clocks, disk_short
 from audit.leaf import Place, draft_leaf
-from audit.merkle import RightEdge
-from audit.recovery import RecoveredHead, recover_head
-from audit.schema import checkpoint_table, leaf_table, node_table
-from audit.store import (
-    bulk_insert,
-    move_wal_into_database,
-    open_engine,
-    require_own_schema,
-    require_revision,
-    snapshot,
-    stored_head,
-)
+from audit.open_log import OpenLog
 from audit.waiting import LoopWaiter, ThreadWaiter, Waiter, WaitingLine, answer
 
 
@@ -78,9 +64,7 @@ class AuditWriter:
     def __init__(
         self,
         config: WriterConfig,
-        engine: Engine,
-        lock_descriptor: int,
-        head: RecoveredHead,
+        log: OpenLog,
         signers: Sequence[LogSigner],
         clocks: Clocks,
         observe_commit: Callable[[float, int], None] | None,
@@ -88,18 +72,13 @@ class AuditWriter:
     ) -> None:
         self._config = config
         self._signers = tuple(signers)
-        self._place = Place(config.node_id, config.boot_id, head.last_epoch + 1)
+        self._place = Place(config.node_id, config.boot_id, log.last_epoch + 1)
         self._observe_commit = observe_commit
         self._on_halt = on_halt
         self._line = WaitingLine(config.queue_len)
-        # Owned by the writer thread from here on; others only read `_state`, `_halt_reason` and `_checkpoint`.
-        self._engine = engine
-        self._lock_descriptor = lock_descriptor
-        self._edge: RightEdge = head.edge
-        self._checkpoint: Checkpoint = head.checkpoint
+        # Owned by the writer thread from here on; others only read `_state`, `_halt_reason` and the checkpoint.
+        self._log = log
         self._clock_guard = ClockGuard(clocks, config.clock_step_limit_us)
-        self._file_guard = FileGuard.of((config.path, _beside(config.path, "-wal"), _lock_path(config.path)))
-        self._num_commits_in_wal = 0
         self._state = WriterState.RUNNING
         self._halt_reason: str | None = None
         self._thread = Thread(target=self._run, name="audit-writer", daemon=True)
@@ -126,23 +105,12 @@ class AuditWriter:
             observe_commit: called in the writer's thread with the seconds and leaves of each commit.
             on_halt: called once, in the writer's thread, with the reason, after everyone waiting was told.
         """
-        if not config.path.is_file():
-            raise LogMissing(config.path)
-        lock_descriptor = _lock(config.path)
+        verifiers = [*(signer.verifier for signer in signers), *earlier_verifiers]
+        log = OpenLog.open(config.path, verifiers)
         try:
-            engine = open_engine(config.path, read_only=False)
-            try:
-                with snapshot(engine, config.path) as connection:
-                    require_revision(connection)
-                    require_own_schema(connection, config.path)
-                    verifiers = [*(signer.verifier for signer in signers), *earlier_verifiers]
-                    head = recover_head(connection, verifiers)
-                return cls(config, engine, lock_descriptor, head, signers, clocks, observe_commit, on_halt)
-            except BaseException:
-                engine.dispose()
-                raise
+            return cls(config, log, signers, clocks, observe_commit, on_halt)
         except BaseException:
-            os.close(lock_descriptor)
+            log.let_go()
             raise
 
     @property
@@ -158,7 +126,7 @@ class AuditWriter:
     @property
     def head(self) -> Checkpoint:
         """Newest checkpoint that is known to be durable."""
-        return self._checkpoint
+        return self._log.checkpoint
 
     @property
     def epoch(self) -> int:
@@ -196,14 +164,14 @@ class AuditWriter:
         """Commit what waits, move the write-ahead log into the main file, let go; return the last durable head."""
         self._line.shut("the log was closed")
         self._thread.join()
-        return self._checkpoint
+        return self._log.checkpoint
 
     def _run(self) -> None:
         waiters: list[Waiter] = []
         try:
             while waiters := self._line.take(self._config.max_batch_len):
                 self._record(waiters)
-            move_wal_into_database(self._engine, truncate=True)
+            self._log.empty_wal()
             self._state = WriterState.CLOSED
         except AuditHalted as error:
             self._halt(error, waiters)
@@ -212,44 +180,23 @@ class AuditWriter:
         except BaseException as error:  # noqa: BLE001 - whatever it was, nothing may be recorded after it
             self._halt(AuditHalted(f"{type(error).__name__}: {error}"), waiters)
         finally:
-            self._engine.dispose()
-            os.close(self._lock_descriptor)
+            self._log.let_go()
 
     def _record(self, waiters: list[Waiter]) -> None:
-        """Guard, plan, commit, guard, answer; the caller halts on anything raised."""
-        self._require_sound(self._clock_guard.stepped())
-        self._require_sound(disk_short(self._config.path.parent, self._config.min_free_bytes))
-        self._require_sound(self._file_guard.replaced())
+        """Guard, plan, commit, answer; the caller halts on anything raised."""
+        _require_sound(self._clock_guard.stepped())
+        _require_sound(disk_short(self._config.path.parent, self._config.min_free_bytes))
+        _require_sound(self._log.files_replaced())
         accepted = self._refuse_disagreeing_clocks(waiters)
         if not accepted:
             return
-        plan = plan_batch(self._edge, [waiter.draft for waiter in accepted], self._signers)
-        started = time.perf_counter()
-        self._commit(plan)
-        seconds = time.perf_counter() - started
-        self._require_sound(self._file_guard.replaced())
-        self._edge, self._checkpoint = plan.edge, plan.checkpoint
+        plan = plan_batch(self._log.edge, [waiter.draft for waiter in accepted], self._signers)
+        seconds = self._log.extend(plan)
         answer(accepted, plan.receipts)
         waiters.clear()  # everyone was answered: an error below concerns the next batch
         if self._observe_commit is not None:
             self._observe_commit(seconds, len(plan.receipts))
-        self._num_commits_in_wal += 1
-        if self._num_commits_in_wal >= self._config.wal_move_after_commits:
-            move_wal_into_database(self._engine)
-            self._num_commits_in_wal = 0
-
-    def _commit(self, plan: BatchPlan) -> None:
-        with self._engine.begin() as connection:
-            self._require_own_head(connection)
-            bulk_insert(connection, leaf_table, plan.leaf_rows)
-            bulk_insert(connection, node_table, plan.node_rows)
-            bulk_insert(connection, checkpoint_table, (plan.checkpoint_row,))
-
-    def _require_own_head(self, connection: Connection) -> None:
-        """Inside the transaction that will extend it: the head on disk is still the one in memory."""
-        stored = stored_head(connection)
-        if stored != (self._edge.size, self._checkpoint.root, self._edge.size):
-            raise AuditHalted(f"the head on disk is {stored[0]} ({stored[2]} leaves), in memory {self._edge.size}")
+        self._log.move_wal_when_due(self._config.wal_move_after_commits)
 
     def _refuse_disagreeing_clocks(self, waiters: list[Waiter]) -> list[Waiter]:
         def disagrees(waiter: Waiter) -> bool:
@@ -263,10 +210,6 @@ class AuditWriter:
         waiters[:] = [waiter for waiter in waiters if not disagrees(waiter)]
         return list(waiters)
 
-    def _require_sound(self, reason: str | None) -> None:
-        if reason is not None:
-            raise AuditHalted(reason)
-
     def _halt(self, error: AuditHalted, unanswered: Sequence[Waiter]) -> None:
         """Stop for good: refuse newcomers first, then tell everyone who was accepted."""
         self._halt_reason = error.reason
@@ -279,28 +222,11 @@ class AuditWriter:
             self._on_halt(error.reason)
 
 
+def _require_sound(reason: str | None) -> None:
+    if reason is not None:
+        raise AuditHalted(reason)
+
+
 def _one_each(error: AuditHalted, count: int) -> list[AuditError]:
     """One exception object per waiter: each collects its own traceback."""
     return [AuditHalted(error.reason) for _ in range(count)]
-
-
-def _beside(path: Path, suffix: str) -> Path:
-    return path.with_name(path.name + suffix)
-
-
-def _lock_path(path: Path) -> Path:
-    return _beside(path, ".writer")
-
-
-def _lock(path: Path) -> int:
-    """Hold the log for this process.
-
-    The lock is a file of its own: opening and closing the database by another descriptor would drop SQLite's locks.
-    """
-    descriptor = os.open(_lock_path(path), os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        os.close(descriptor)
-        raise WriterLocked(path) from error
-    return descriptor

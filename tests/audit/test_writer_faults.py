@@ -11,7 +11,7 @@ import pytest
 from audit_log_builder import PAIRING, PLACE, SIGNER, event_now
 from sqlalchemy import event
 
-import audit.writer
+import audit.open_log
 from audit.batch import plan_batch
 from audit.errors import AuditHalted
 from audit.leaf import draft_leaf
@@ -33,7 +33,7 @@ def fail_before_commit(writer: AuditWriter) -> None:
     def before(_: Any) -> None:
         raise DiskError("before")
 
-    event.listen(writer._engine, "commit", before)
+    event.listen(writer._log._engine, "commit", before)
 
 
 def fail_after_commit(writer: AuditWriter) -> None:
@@ -43,7 +43,7 @@ def fail_after_commit(writer: AuditWriter) -> None:
         connection.connection.dbapi_connection.commit()
         raise DiskError("after")
 
-    event.listen(writer._engine, "commit", after)
+    event.listen(writer._log._engine, "commit", after)
 
 
 def fail_statement(nth: int, *, executed: bool) -> Callable[[AuditWriter], None]:
@@ -58,7 +58,7 @@ def fail_statement(nth: int, *, executed: bool) -> Callable[[AuditWriter], None]
             if seen == nth:
                 raise DiskError(f"statement {nth}")
 
-        event.listen(writer._engine, "after_cursor_execute" if executed else "before_cursor_execute", count)
+        event.listen(writer._log._engine, "after_cursor_execute" if executed else "before_cursor_execute", count)
 
     return arm
 
@@ -116,7 +116,7 @@ def test_an_error_is_never_retried(open_writer: OpenWriter, log_path: Path) -> N
         if len(attempts) == 1:
             raise DiskError("once")
 
-    event.listen(writer._engine, "commit", once)
+    event.listen(writer._log._engine, "commit", once)
     with pytest.raises(AuditHalted):
         writer.submit(event_now(0)).result()
     with pytest.raises(AuditHalted):
@@ -134,7 +134,7 @@ def test_an_error_while_the_journal_is_moved_ends_the_writer_but_no_receipt(
     def broken(*_: object, **__: object) -> None:
         raise DiskError("fsync of the main file")
 
-    monkeypatch.setattr(audit.writer, "move_wal_into_database", broken)
+    monkeypatch.setattr(audit.open_log, "move_wal_into_database", broken)
     writer = open_writer(config={"wal_move_after_commits": 2})
     receipts = [writer.submit(event_now(number)).result() for number in range(2)]
     writer.close()
@@ -147,7 +147,7 @@ def test_a_full_database_halts_cleanly(open_writer: OpenWriter, log_path: Path) 
     """SQLite's own 'disk is full' ends the writer; the log before it verifies."""
     writer = open_writer()
     writer.submit(event_now(0)).result()
-    raw = writer._engine.raw_connection()
+    raw = writer._log._engine.raw_connection()
     pages = raw.cursor().execute("PRAGMA page_count").fetchone()[0]
     raw.cursor().execute(f"PRAGMA max_page_count={pages + 2}")
 
@@ -195,7 +195,7 @@ def test_a_file_taken_away_during_the_commit_gives_no_receipt(open_writer: OpenW
     writer = open_writer()
     writer.submit(event_now(0)).result()
     wal = log_path.with_name("audit.db-wal")
-    event.listen(writer._engine, "commit", lambda _: wal.rename(wal.with_name("taken")))
+    event.listen(writer._log._engine, "commit", lambda _: wal.rename(wal.with_name("taken")))
     with pytest.raises(AuditHalted, match="removed"):
         writer.submit(event_now(1)).result()
     writer.close()
@@ -206,7 +206,7 @@ def test_someone_elses_leaf_stops_the_writer_before_it_forks_the_log(open_writer
     writer = open_writer()
     writer.submit(event_now(0)).result()
     intruder = open_engine(log_path, read_only=False)
-    plan = plan_batch(writer._edge, [draft_leaf(event_now(1), PLACE)], [SIGNER])
+    plan = plan_batch(writer._log.edge, [draft_leaf(event_now(1), PLACE)], [SIGNER])
     with intruder.begin() as connection:
         bulk_insert(connection, leaf_table, plan.leaf_rows)
         bulk_insert(connection, node_table, plan.node_rows)
