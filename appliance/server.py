@@ -2,7 +2,7 @@
 
 Order of a stop, whatever asks for it: shut the door; let running requests finish, or cancel them at the deadline, each
 with its record; stop the engine; close the listener and the connections; append `appliance:stopped` and sign the last
-checkpoint.  A second signal waits for nobody but the records.
+checkpoint.  A second signal waits for nobody but the records.  A signal while the model is being loaded ends the start.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import errno
 import signal
 import socket
 from collections.abc import Awaitable, Callable, Generator
+from typing import TypeVar
 
 import structlog
 import uvicorn
@@ -30,6 +31,7 @@ KEEP_ALIVE_S = 30
 FLUSH_GRACE_S = 5.0
 """At a stop, readers may take what was written to them within this time."""
 BACKLOG = 512
+T = TypeVar("T")
 
 
 class PortBusy(Exception):
@@ -68,7 +70,10 @@ async def run(
     _on_signals(stop.give)
     listener = bind(settings)
     with contextlib.closing(listener):
-        appliance = await build_app(settings, unsafe_development_trust=unsafe_development_trust)
+        appliance = await _unless(stop.given, build_app(settings, unsafe_development_trust=unsafe_development_trust))
+        if appliance is None:
+            LOG.info("stopped_while_starting")
+            return
         try:
             server = _Server(_uvicorn_config(settings, appliance, routes))
             await _serve_until_ordered(server, listener, appliance, on_ready, stop)
@@ -133,8 +138,8 @@ async def _stop(server: _Server, serving: asyncio.Task[None], appliance: Applian
     await serving
 
 
-async def _unless(order: asyncio.Event, work: Awaitable[None]) -> None:
-    """Do the work, or cancel it when the order comes first."""
+async def _unless(order: asyncio.Event, work: Awaitable[T]) -> T | None:
+    """Do the work, or cancel it when the order comes first; None then."""
     working, waiting = asyncio.ensure_future(work), asyncio.ensure_future(order.wait())
     try:
         await asyncio.wait({working, waiting}, return_when=asyncio.FIRST_COMPLETED)
@@ -143,8 +148,7 @@ async def _unless(order: asyncio.Event, work: Awaitable[None]) -> None:
         if not working.done():
             working.cancel()
             await asyncio.wait({working})
-    if not working.cancelled():
-        working.result()
+    return None if working.cancelled() else working.result()
 
 
 def _on_signals(act: Callable[[], object]) -> None:
