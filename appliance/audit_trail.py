@@ -7,6 +7,7 @@ commitments, never a prompt, an answer or a secret.  `Pairing` states the law th
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Protocol
 
 from appliance.identity.principal import Principal
+from audit.errors import AuditQueueFull
 from audit.event import Event, JsonValue, Receipt
 from audit.pairing import Pairing
 
@@ -58,6 +60,8 @@ PAIRING = Pairing(
 """The law of two records: what was admitted ends exactly once."""
 SYSTEM = Principal(id="system", kind="Service", tenant="", roles=(), clearance=0, key_id="")
 """The appliance itself as an actor."""
+QUEUE_RETRY_S = 0.05
+"""Between two tries of an owed record while the queue of records is full."""
 
 
 class EventSink(Protocol):
@@ -109,6 +113,18 @@ class AuditTrail:
                 facts={"trust": self._trust, **facts},
             )
         )
+
+    async def append_owed(self, kind: Kind, actor: Principal, subject: str, facts: Mapping[str, JsonValue]) -> Receipt:
+        """Record an event that may not be left out: a full queue of records is waited out.
+
+        Raises:
+            audit.errors.AuditError: as `append` does, but never `AuditQueueFull`.
+        """
+        while True:
+            try:
+                return await self.append(kind, actor, subject, facts)
+            except AuditQueueFull:
+                await asyncio.sleep(QUEUE_RETRY_S)
 
     def commitment(self, actor: Principal, request_id: str, phase: str, content: bytes) -> dict[str, JsonValue]:
         """Commit to content without keeping it.

@@ -1,4 +1,8 @@
-"""The engine's life in the log and at the door: deaths and recoveries are events, a failed engine admits nothing."""
+"""The engine's life in the log and at the door: deaths and recoveries are events, a failed engine admits nothing.
+
+Promise: every death and recovery is recorded, in the order they came, for as long as the log can be written; a full
+queue of records is waited out.
+"""
 
 from __future__ import annotations
 
@@ -26,6 +30,8 @@ class EngineWatch:
         """A death was noted and no recovery since."""
         self._tasks: set[asyncio.Task[None]] = set()
         """Records on their way."""
+        self._turn = asyncio.Lock()
+        """Held by the oldest of them, until it is durable."""
 
     def on_change(self, health: EngineHealth) -> None:
         """Note a change of state."""
@@ -60,6 +66,7 @@ class EngineWatch:
 
     async def _append(self, kind: Kind, facts: dict[str, JsonValue]) -> None:
         try:
-            await self._trail.append(kind, SYSTEM, "engine", facts)
-        except AuditError as failure:  # the writer has halted by then, and shut the door itself
+            async with self._turn:
+                await self._trail.append_owed(kind, SYSTEM, "engine", facts)
+        except AuditError as failure:  # a halted writer has shut the door itself; a refused event stays refused
             LOG.error("event_not_recorded", kind=kind.value, error=type(failure).__name__)  # noqa: TRY400

@@ -10,7 +10,6 @@ the log belongs to its writer, the door to `AdmissionDoor`.
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import Callable, Mapping
 
@@ -33,7 +32,6 @@ from audit.event import JsonValue, Receipt
 
 LOG = structlog.get_logger("cloister.recorder")
 LOG_OBSTACLE = Obstacle("log_unavailable", "the log cannot be written; read the operator's log, repair, restart")
-LOG_RETRY_S = 0.05
 
 
 class RequestRecorder:
@@ -150,11 +148,7 @@ class RequestRecorder:
 
     async def _append_end(self, running: Running, conclusion: Conclusion, facts: dict[str, JsonValue]) -> Receipt:
         asking = running.asking
-        while True:
-            try:
-                return await self._trail.append(conclusion.kind, asking.principal, asking.request_id, facts)
-            except AuditQueueFull:
-                await asyncio.sleep(LOG_RETRY_S)
+        return await self._trail.append_owed(conclusion.kind, asking.principal, asking.request_id, facts)
 
 
 def _what_was_asked(running: Running) -> dict[str, bytes]:
