@@ -8,6 +8,7 @@ commitments, never a prompt, an answer or a secret.  `Pairing` states the law th
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -62,6 +63,11 @@ SYSTEM = Principal(id="system", kind="Service", tenant="", roles=(), clearance=0
 """The appliance itself as an actor."""
 QUEUE_RETRY_S = 0.05
 """Between two tries of an owed record while the queue of records is full."""
+
+
+def key_subject(principal: Principal) -> str:
+    """Name a person to the keyring: an id is unique inside its tenant only, and an erasure must reach one person."""
+    return json.dumps([principal.tenant, principal.id], separators=(",", ":"))
 
 
 class EventSink(Protocol):
@@ -135,5 +141,5 @@ class AuditTrail:
         Raises:
             audit.errors.AuditError: the subject's key cannot be had; what would be recorded without it is not.
         """
-        made = self._keyring.commitment(actor.id, request_id, phase, content)
+        made = self._keyring.commitment(key_subject(actor), request_id, phase, content)
         return {"hmac": made.hmac_hex, "key_id": made.key_id}
