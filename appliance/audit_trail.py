@@ -143,3 +143,11 @@ class AuditTrail:
         """
         made = self._keyring.commitment(key_subject(actor), request_id, phase, content)
         return {"hmac": made.hmac_hex, "key_id": made.key_id}
+
+    def prove_subject_keys(self) -> None:
+        """Prove that a person who never came before could be committed for now.
+
+        Raises:
+            audit.errors.AuditError: not so.
+        """
+        self._keyring.prove_writable()

@@ -2,7 +2,8 @@
 
 Promise: what a method returns a receipt for is durable; the end of an admitted request is written whatever becomes of
 its facts, and a full queue of records is waited out for it, since that leaf is owed.  Only a halted log shuts the
-door; every other failure concerns one request.
+door.  Subject keys that cannot be used are an obstacle of their own: who needs one is refused with a record, who has
+one in memory is served.  Every other failure concerns one request.
 
 Never: a record or a line of the operator's log with a piece of a prompt or an answer in it.  No state of its own:
 the log belongs to its writer, the door to `AdmissionDoor`.
@@ -32,6 +33,11 @@ from audit.event import JsonValue, Receipt
 
 LOG = structlog.get_logger("cloister.recorder")
 LOG_OBSTACLE = Obstacle("log_unavailable", "the log cannot be written; read the operator's log, repair, restart")
+KEYS_OBSTACLE = Obstacle(
+    "subject_keys_unavailable",
+    "new callers get no answer; read the operator's log, make room for subject_keys.db or repair it",
+    shuts=False,
+)
 
 
 class RequestRecorder:
@@ -90,11 +96,9 @@ class RequestRecorder:
             LOG.error(  # noqa: TRY400 - a traceback could carry a piece of the answer
                 "record_broke", request_id=running.asking.request_id, errors=class_names(failure)
             )
-            conclusion = Conclusion(
-                Kind.REQUEST_FAILED,
-                "failed",
-                GenerationFailed("this answer cannot be recorded", code="record_refused"),
-            )
+            refused = GenerationFailed("this answer cannot be recorded", code="record_refused")
+            error = failure if isinstance(failure, Unavailable) else refused
+            conclusion = Conclusion(Kind.REQUEST_FAILED, "failed", error)
             receipt = await self._append_end(running, conclusion, _bare_facts(running, conclusion))
         self._metrics.request_ended(running, conclusion.kind, total_ns / 1e9)
         if conclusion.error is not None:
@@ -119,6 +123,8 @@ class RequestRecorder:
 
     def not_admitted(self, running: Running, failure: Exception) -> ApplianceError:
         """Say why a request has no admission."""
+        if isinstance(failure, ApplianceError):
+            return failure
         if isinstance(failure, AuditError):
             return self.not_recorded(failure)
         LOG.error("admission_broke", request_id=running.asking.request_id, errors=class_names(failure))
@@ -129,10 +135,32 @@ class RequestRecorder:
         if running.allow.obligations.log_level != "commitments":
             return {}
         asking = running.asking
-        return {
-            phase: self._trail.commitment(asking.principal, asking.request_id, phase, one)
-            for phase, one in content(running).items()
-        }
+        try:
+            made: dict[str, JsonValue] = {
+                phase: self._trail.commitment(asking.principal, asking.request_id, phase, one)
+                for phase, one in content(running).items()
+            }
+        except AuditError as failure:
+            self._tell_keys_failed(failure)
+            message = "the keys of the records cannot be used, so this request is not answered; the operator must act"
+            raise Unavailable(message, code=KEYS_OBSTACLE.code) from failure
+        self._clear_keys_obstacle()
+        return made
+
+    def _tell_keys_failed(self, failure: AuditError) -> None:
+        LOG.error("subject_keys_failed", error=type(failure).__name__, reason=str(failure))
+        self._door.show(KEYS_OBSTACLE)
+
+    def _clear_keys_obstacle(self) -> None:
+        """Take the obstacle back once the file works again: a key in memory says nothing of it."""
+        if not self._door.stands(KEYS_OBSTACLE.code):
+            return
+        try:
+            self._trail.prove_subject_keys()
+        except AuditError as failure:
+            self._tell_keys_failed(failure)
+        else:
+            self._door.clear(KEYS_OBSTACLE.code)
 
     def _terminal_facts(self, running: Running, conclusion: Conclusion, total_ns: int) -> dict[str, JsonValue]:
         return terminal_facts(

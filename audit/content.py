@@ -170,6 +170,11 @@ class SubjectKeyring:
             key_id, key = self._living_key(mark) or self._new_key(mark)
         return Commitment(key_id, _commit(key, request_id, phase, content))
 
+    def prove_writable(self) -> None:
+        """Prove that a subject without a key could have one now: a write that is flushed, and changes nothing."""
+        with self._lock, self._transaction() as connection:
+            connection.execute(sql_update(_key_check).values(nonce=_key_check.c.nonce))
+
     def check(self, commitment: Commitment, request_id: str, phase: str, content: bytes) -> bool:
         """Tell whether the commitment is to this content.
 
