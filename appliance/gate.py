@@ -11,6 +11,7 @@ from appliance.errors import Forbidden, recorded
 from appliance.identity.principal import Principal
 from appliance.metrics import ServingMetrics
 from audit.event import JsonValue
+from policies.actions import ACTIONS
 from policies.cedar import PolicyEngine
 from policies.decision import Allow, Deny, Facts, FactValue, SubjectFacts, TargetFacts
 
@@ -62,6 +63,8 @@ class PolicyGate:
 
     def _facts(self, asking: Asking, action: str, target: TargetFacts, context: Mapping[str, FactValue]) -> Facts:
         principal = asking.principal
+        spec = ACTIONS.get(action)  # policy itself answers for an action that does not exist
+        label = {"label": asking.label} if spec is not None and "label" in spec.context else {}
         now = dt.datetime.fromtimestamp(self._trail.clock.utc_us() / 1e6, tz=dt.UTC)
         return Facts(
             subject=SubjectFacts(
@@ -78,6 +81,7 @@ class PolicyGate:
                 "minute_of_day": now.hour * 60 + now.minute,
                 "weekday": now.weekday(),
                 "development_trust": self._development_trust,
+                **label,
                 **context,
             },
         )

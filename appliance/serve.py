@@ -129,7 +129,6 @@ class Walk:
     async def _authorize(self, asking: Asking, request: InferenceRequest) -> Allow:
         """Ask policy.  Raises Forbidden, or why a denial could not be recorded."""
         context = {
-            "label": asking.label,
             "n": request.n * len(request.prompts),
             "max_tokens": request.sampling.max_tokens or 0,
             "stream": request.stream,

@@ -68,7 +68,8 @@ class ActionSpec:
 
 
 _MOMENT = ("development_trust", "minute_of_day", "source", "weekday")
-_INFERENCE = tuple(sorted((*_MOMENT, "label", "logprobs", "max_tokens", "n", "stream")))
+_TEXT = tuple(sorted((*_MOMENT, "label")))
+_INFERENCE = tuple(sorted((*_TEXT, "logprobs", "max_tokens", "n", "stream")))
 
 ACTIONS: Mapping[str, ActionSpec] = MappingProxyType(
     {
@@ -81,7 +82,7 @@ ACTIONS: Mapping[str, ActionSpec] = MappingProxyType(
         "readMetrics": ActionSpec("Appliance", _MOMENT),
         "readSpec": ActionSpec("Appliance", _MOMENT),
         "revokeKey": ActionSpec("Appliance", _MOMENT),
-        "tokenize": ActionSpec("Model", _MOMENT),
+        "tokenize": ActionSpec("Model", _TEXT),
     }
 )
 """In alphabetical order."""

@@ -51,15 +51,16 @@ def questions(draw, *actions: str) -> Facts:
     spec = ACTIONS[chosen]
     target = draw(MODELS) if spec.target == "Model" else TargetFacts(spec.target, "x")
     context = {
-        **(INFERENCE if chosen == "infer" else MOMENT),
+        **{fact: INFERENCE[fact] for fact in spec.context},
         "minute_of_day": draw(st.integers(0, 1439)),
         "weekday": draw(st.integers(0, 6)),
         "source": draw(st.sampled_from(["127.0.0.1", "10.1.2.3", "::1", "fd00::7"])),
         "development_trust": draw(st.booleans()),
     }
+    if "label" in spec.context:
+        context["label"] = draw(LABELS)
     if chosen == "infer":
         context |= {
-            "label": draw(LABELS),
             "n": draw(st.integers(0, 20)),
             "max_tokens": draw(st.integers(0, 4096)),
             "stream": draw(st.booleans()),
@@ -77,11 +78,11 @@ def broken_invariants(facts: Facts) -> set[str]:
             broken.add("model-must-be-approved")
         if facts.subject.tenant not in model["tenants"]:
             broken.add("tenant-must-be-named")
-    if facts.action == "infer":
         if context["label"] > facts.subject.clearance:
             broken.add("label-within-clearance")
         if context["label"] > model["max_label"]:
             broken.add("label-within-model")
+    if facts.action == "infer":
         broken |= {f"{role}-never-infers" for role in roles & {"auditor", "operator"}}
     if facts.action == "revokeKey" and "auditor" in roles:
         broken.add("auditor-never-changes")
@@ -134,7 +135,7 @@ def test_the_invariants_table_holds_under_the_widest_overlay():
 
 
 @settings(max_examples=200, deadline=None)
-@given(facts=questions("infer"), lower=LABELS, higher=LABELS)
+@given(facts=questions("infer", "tokenize"), lower=LABELS, higher=LABELS)
 def test_less_clearance_and_more_label_never_turn_a_deny_into_an_allow(facts, lower, higher):
     """Monotone in both, and in what the model may see and whom it serves."""
     label, clearance = facts.context["label"], facts.subject.clearance

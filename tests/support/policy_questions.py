@@ -9,7 +9,8 @@ from policies.actions import ACTIONS
 from policies.decision import Facts, SubjectFacts, TargetFacts
 
 MOMENT: dict[str, Any] = {"development_trust": False, "minute_of_day": 600, "source": "127.0.0.1", "weekday": 2}
-INFERENCE: dict[str, Any] = {**MOMENT, "label": 1, "logprobs": False, "max_tokens": 0, "n": 1, "stream": False}
+TEXT: dict[str, Any] = {**MOMENT, "label": 1}
+INFERENCE: dict[str, Any] = {**TEXT, "logprobs": False, "max_tokens": 0, "n": 1, "stream": False}
 MODEL: dict[str, Any] = {"root": "0" * 64, "approved": True, "max_label": 2, "tenants": ("plant",)}
 
 
@@ -34,7 +35,7 @@ def action_facts(action: str, **subject: Any) -> Facts:
     """A well-formed question about any action."""
     spec = ACTIONS[action]
     attributes = MODEL if spec.target == "Model" else {}
-    context = INFERENCE if action == "infer" else MOMENT
+    context = {fact: INFERENCE[fact] for fact in spec.context}
     return Facts(subject_facts(**subject), action, TargetFacts(spec.target, "target", attributes), context)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from identity_keys import bearer
-from policy_questions import INFERENCE, MODEL, MOMENT
+from policy_questions import INFERENCE, MODEL
 
 from policies.actions import ACTIONS
 from policies.bundle import load_bundle, read_source_bundle
@@ -25,7 +25,7 @@ def decide(engine, principal, action, tenants=("plant",)):
             SubjectFacts(principal.id, principal.kind, principal.tenant, principal.roles, principal.clearance),
             action,
             TargetFacts(target, "x", {**MODEL, "tenants": tenants} if target == "Model" else {}),
-            INFERENCE if action == "infer" else MOMENT,
+            {fact: INFERENCE[fact] for fact in ACTIONS[action].context},
         )
     )
 
