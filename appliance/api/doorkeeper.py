@@ -2,6 +2,9 @@
 
 A stranger who knocks a thousand times a second must not fill the disk: refusals beyond a small rate are counted, and
 the count stands in the next refusal that is recorded.
+
+Invariant: a stranger hears the same 401 whatever state the log is in.  A refusal that cannot be recorded is told in the
+operator's log, and counted.
 """
 
 from __future__ import annotations
@@ -9,12 +12,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import structlog
+
 from appliance.audit_trail import SYSTEM, AuditTrail, Kind
 from appliance.errors import Unauthenticated, recorded
 from appliance.identity.authenticate import Authenticator, AuthFailure
 from appliance.identity.principal import Principal
-from audit.event import JsonValue
+from audit.errors import AuditError
+from audit.event import JsonValue, Receipt
 
+LOG = structlog.get_logger("cloister.doorkeeper")
 REFUSALS_PER_S = 5.0
 REFUSALS_AT_ONCE = 20.0
 
@@ -42,6 +49,10 @@ class RefusalBudget:
         suppressed, self.num_suppressed = self.num_suppressed, 0
         return suppressed
 
+    def return_unrecorded(self, suppressed: int) -> None:
+        """Count one refusal, and those it stood for, as left out: its record could not be written."""
+        self.num_suppressed += suppressed + 1
+
 
 class Doorkeeper:
     """Proves who calls, or refuses."""
@@ -65,20 +76,31 @@ class Doorkeeper:
         Raises:
             Unauthenticated: none, a wrong one or more than one; the answer never says which of the wrong ones.
         """
-        clock = self._trail.clock
-        outcome = self._authenticator.authenticate(headers, query_string, clock.utc_us())
+        outcome = self._authenticator.authenticate(headers, query_string, self._trail.clock.utc_us())
         if not isinstance(outcome, AuthFailure):
             return outcome.principal
-        suppressed = self._budget.take(clock.monotonic_ns() / 1e9)
-        if suppressed is not None:
-            facts: dict[str, JsonValue] = {
-                "code": outcome.code,
-                "handler": handler,
-                "key_id": outcome.key_id,
-                "num_suppressed": suppressed,
-                "outcome": "refused",
-                "reason": outcome.reason,
-                "source": source,
-            }
-            await self._trail.append(Kind.AUTH_REFUSED, SYSTEM, request_id, facts)
-        raise recorded(Unauthenticated(outcome.message, code=outcome.code))
+        receipt = await self._record(outcome, request_id, handler, source)
+        raise recorded(Unauthenticated(outcome.message, code=outcome.code), receipt)
+
+    async def _record(self, failure: AuthFailure, request_id: str, handler: str, source: str) -> Receipt | None:
+        """Record a refusal if its turn comes and the log can be written; None: it was only counted."""
+        suppressed = self._budget.take(self._trail.clock.monotonic_ns() / 1e9)
+        if suppressed is None:
+            return None
+        facts: dict[str, JsonValue] = {
+            "code": failure.code,
+            "handler": handler,
+            "key_id": failure.key_id,
+            "num_suppressed": suppressed,
+            "outcome": "refused",
+            "reason": failure.reason,
+            "source": source,
+        }
+        try:
+            return await self._trail.append(Kind.AUTH_REFUSED, SYSTEM, request_id, facts)
+        except AuditError as fault:
+            self._budget.return_unrecorded(suppressed)
+            LOG.error(  # noqa: TRY400 - the class and reason are ours; the head that was refused stays out
+                "auth_refusal_not_recorded", error=type(fault).__name__, reason=str(fault), request_id=request_id
+            )
+            return None
