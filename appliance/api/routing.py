@@ -50,6 +50,9 @@ OPEN_ROUTES: Mapping[str, Callable[[Appliance], JSONResponse]] = {"/livez": live
 REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,64}")
 HOST_PORT = re.compile(r":\d{1,5}$", re.ASCII)
 WALK_ACTION = "infer"
+MORE_THAN_ONE_CALL = (asyncio.CancelledError, KeyboardInterrupt, SystemExit, GeneratorExit)
+"""What ends the task or the process.  Everything else is one call's fault, also a library's panic, which is no
+`Exception`."""
 
 
 class RouteTableRefused(Exception):
@@ -135,9 +138,9 @@ class Perimeter:
             if request.scope["path"] in OPEN_ROUTES and request.method == "GET":
                 return OPEN_ROUTES[request.scope["path"]](self._appliance)
             return await self._answer_call(request, request_id, handler)
-        except (asyncio.CancelledError, KeyboardInterrupt, SystemExit, GeneratorExit):
+        except MORE_THAN_ONE_CALL:
             raise
-        except BaseException as fault:  # noqa: BLE001 - one call's fault is its own, also a library's panic
+        except BaseException as fault:  # noqa: BLE001 - one call's fault is its own
             return error_response(self._refusal(fault, request_id))
 
     def _refusal(self, fault: BaseException, request_id: str) -> ApplianceError:
@@ -173,7 +176,9 @@ class Perimeter:
             if route.action != WALK_ACTION:
                 await self._appliance.gate.authorize(asking, route.action, self._target(route))
             return await route.endpoint(call)
-        except Exception as fault:
+        except MORE_THAN_ONE_CALL:
+            raise
+        except BaseException as fault:
             refusal = self._refusal(fault, request_id)
             if route.action == WALK_ACTION and not refusal.recorded:
                 param = _known_field(route, refusal.param)

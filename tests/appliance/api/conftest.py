@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import httpx
 import pytest
@@ -11,6 +13,9 @@ import pytest_asyncio
 import uvicorn
 from fake_walk import FakeAppliance, FakePerimeter
 from openai import AsyncOpenAI
+from perimeter_bench import PerimeterBench
+
+PerimeterMaker = Callable[..., PerimeterBench]
 
 
 @pytest.fixture
@@ -52,3 +57,19 @@ async def http(base_url):
     """A plain client."""
     async with httpx.AsyncClient(base_url=base_url, trust_env=False) as client:
         yield client
+
+
+@pytest.fixture
+def make_perimeter(tmp_path: Path) -> Iterator[PerimeterMaker]:
+    """Make real perimeters on real logs that are closed after the test."""
+    made: list[PerimeterBench] = []
+
+    def make(**changes) -> PerimeterBench:
+        folder = tmp_path / f"perimeter-{len(made)}"
+        folder.mkdir()
+        made.append(PerimeterBench(folder, **changes))
+        return made[-1]
+
+    yield make
+    for bench in made:
+        bench.close()
