@@ -19,13 +19,13 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from appliance.api.call import Call
-from appliance.api.error_bodies import RECEIPT_HEADER, error_response
+from appliance.api.error_bodies import error_response
 from appliance.api.json_pieces import ENCODER, json_pieces
+from appliance.api.receipts import RECEIPT_HEADER, shown_receipt
 from appliance.api.sse import CLIENT_CLOSED, DONE, EventStream, comment, disconnected, event
 from appliance.errors import ApplianceError, GenerationFailed
 from appliance.gate import Asking
 from appliance.inference import Admission, Answer, ChoiceFinish, Finished, InferenceRequest, TextDelta
-from audit.event import Receipt
 
 TERMINAL_RECEIPT_HEADER = "x-cloister-terminal-receipt"
 JsonObject: TypeAlias = dict[str, Any]
@@ -83,6 +83,7 @@ async def answer(call: Call, request: InferenceRequest, shape_of: ShapeOf) -> Re
     """
     asking = Asking(call.principal, call.request_id, request.route, call.source, call.label)
     running = await call.appliance.walk.admit(asking, request)
+    call.receipts.append(running.admission.receipt)  # from here on the walk records how it ends, also if this breaks
     shape = shape_of(running.admission)
     if request.stream:
         return EventStream(
@@ -161,11 +162,6 @@ async def _watched(request: Request, running: RunningRequest) -> AsyncIterator[N
     finally:
         watching.cancel()
         await asyncio.gather(watching, return_exceptions=True)
-
-
-def shown_receipt(receipt: Receipt) -> str:
-    """Give a receipt as headers carry it: `<index>:<leaf hash>`."""
-    return f"{receipt.index}:{receipt.leaf_hash}"
 
 
 def _receipt_headers(running: RunningRequest) -> dict[str, str]:

@@ -1,20 +1,28 @@
-"""The auditor's routes: entries, proofs and the signed head.  Each read is itself recorded before a row is returned."""
+"""The auditor's routes: entries, proofs and the signed head.
+
+Invariants: each read is itself recorded before a row is read; rows are read and bodies made in a thread, since a page
+has up to `MAX_PAGE` leaves and everybody's tokens go through the event loop.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from starlette.responses import JSONResponse, PlainTextResponse, Response
+import structlog
+from starlette.responses import Response
 
 from appliance.api.call import Call
 from appliance.api.route_spec import RouteSpec
 from appliance.audit_trail import Kind
-from appliance.errors import BadRequest
+from appliance.errors import BadRequest, Unavailable
+from audit.errors import AuditError, EntryNotFound
 from audit.event import JsonValue
-from audit.reader import Entry, EntryFilter
+from audit.reader import AuditReader, Entry, EntryFilter, Page
 
+LOG = structlog.get_logger("cloister.http")
+JSON, TEXT = "application/json", "text/plain"
 MAX_PAGE = 1000
 MAX_DIGITS = 19
 MAX_INDEX = 2**53 - 1
@@ -33,7 +41,6 @@ async def list_entries(call: Call) -> Response:
     limit = _integer(query, "limit", 100, 1, MAX_PAGE)
     after = _integer(query, "after", -1, 0, MAX_INDEX) if "after" in query else None
     wanted = {name: query[name] for name in FILTERS if name in query}
-    await _record_read(call, {"what": "entries", "filters": wanted, "limit": limit, "after": after, "order": order})
     conditions = EntryFilter(
         kind=query.get("kind"),
         actor=query.get("actor"),
@@ -46,43 +53,34 @@ async def list_entries(call: Call) -> Response:
         model_root=query.get("model_root"),
         label=query.get("label"),
     )
-    page = await call.appliance.read_log(
-        lambda reader: reader.entries(conditions, after=after, limit=limit, newest=order == "desc")
-    )
-    return JSONResponse(
-        {
-            "object": "list",
-            "data": [entry_body(entry) for entry in page.entries],
-            "has_more": page.next_after is not None,
-            "next_after": page.next_after,
-        }
-    )
+
+    def body(reader: AuditReader) -> bytes:
+        return _json(_page_body(reader.entries(conditions, after=after, limit=limit, newest=order == "desc")))
+
+    what: dict[str, JsonValue] = {"what": "entries", "filters": wanted, "limit": limit, "after": after, "order": order}
+    return await _recorded_read(call, what, body, JSON)
 
 
 async def show_entry(call: Call) -> Response:
     """`GET /audit/entries/{index}`: one entry."""
     _query(call, set())
     index = _index(call)
-    await _record_read(call, {"what": "entry", "index": index})
-    entry = await call.appliance.read_log(lambda reader: reader.entry(index))
-    return JSONResponse(entry_body(entry))
+    what: dict[str, JsonValue] = {"what": "entry", "index": index}
+    return await _recorded_read(call, what, lambda reader: _json(entry_body(reader.entry(index))), JSON)
 
 
 async def prove_entry(call: Call) -> Response:
     """`GET /audit/entries/{index}/proof`: a C2SP tlog-proof that anyone can check with the log's public key."""
     _query(call, set())
     index = _index(call)
-    await _record_read(call, {"what": "proof", "index": index})
-    proof = await call.appliance.read_log(lambda reader: reader.proof(index))
-    return PlainTextResponse(proof.to_text())
+    what: dict[str, JsonValue] = {"what": "proof", "index": index}
+    return await _recorded_read(call, what, lambda reader: reader.proof(index).to_text().encode(), TEXT)
 
 
 async def show_checkpoint(call: Call) -> Response:
     """`GET /audit/checkpoint`: the newest signed head, in signed-note form."""
     _query(call, set())
-    await _record_read(call, {"what": "checkpoint"})
-    signed = await call.appliance.read_log(lambda reader: reader.head())
-    return PlainTextResponse(signed.note)
+    return await _recorded_read(call, {"what": "checkpoint"}, lambda reader: reader.head().note.encode(), TEXT)
 
 
 def entry_body(entry: Entry) -> dict[str, Any]:
@@ -95,9 +93,40 @@ def entry_body(entry: Entry) -> dict[str, Any]:
     }
 
 
-async def _record_read(call: Call, what: Mapping[str, JsonValue]) -> None:
-    facts = {"key_id": call.principal.key_id, "outcome": "completed", "source": call.source, **what}
-    await call.appliance.trail.append(Kind.LOG_READ, call.principal, call.request_id, facts)
+def _page_body(page: Page) -> dict[str, Any]:
+    return {
+        "object": "list",
+        "data": [entry_body(entry) for entry in page.entries],
+        "has_more": page.next_after is not None,
+        "next_after": page.next_after,
+    }
+
+
+async def _recorded_read(
+    call: Call, what: Mapping[str, JsonValue], body: Callable[[AuditReader], bytes], media_type: str
+) -> Response:
+    """Record the read, then read and make the body in one go beside the event loop.
+
+    Raises:
+        EntryNotFound: the log holds no such entry.
+        Unavailable: the log cannot be read; the record says that somebody tried.
+        audit.errors.AuditError: the read was not recorded, so nothing was read.
+    """
+    await call.record(Kind.LOG_READ, call.request_id, {"outcome": "completed", **what})
+    try:
+        content = await call.appliance.read_log(body)
+    except EntryNotFound:
+        raise
+    except AuditError as failure:
+        LOG.error(  # noqa: TRY400 - the reason is ours and whole; a traceback says no more to an operator
+            "log_not_read", error=type(failure).__name__, reason=str(failure)
+        )
+        raise Unavailable("the log cannot be read now; the operator's log says why", code="log_unreadable") from failure
+    return Response(content, media_type=media_type)
+
+
+def _json(body: Mapping[str, Any]) -> bytes:
+    return json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode()
 
 
 def _query(call: Call, allowed: set[str]) -> dict[str, str]:

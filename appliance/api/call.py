@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from starlette.requests import Request
 
+from appliance.audit_trail import Kind
 from appliance.identity.principal import Principal
+from audit.event import JsonValue, Receipt
 
 if TYPE_CHECKING:
     from appliance.app import Appliance
@@ -29,3 +32,15 @@ class Call:
     label: int
     """Declared sensitivity, 0-4, from `x-cloister-label`; it can only restrict."""
     appliance: Appliance
+    receipts: list[Receipt] = field(default_factory=list)
+    """Of the records this call has left, oldest first.  The perimeter puts the last on whatever is answered, and leaves
+    the record of a failure to whoever wrote the first."""
+
+    async def record(self, kind: Kind, subject: str, facts: Mapping[str, JsonValue]) -> None:
+        """Record an act of the caller's, before it is done or shown.
+
+        Raises:
+            audit.errors.AuditError: not known to be durable; the act must not be done.
+        """
+        facts = {"key_id": self.principal.key_id, "source": self.source, **facts}
+        self.receipts.append(await self.appliance.trail.append(kind, self.principal, subject, facts))

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from starlette.responses import Response
 
 from appliance.api.client_text import shown
+from appliance.api.receipts import RECEIPT_HEADER, shown_receipt
 from appliance.errors import (
     HTTP_STATUS,
     ApplianceError,
@@ -22,7 +23,6 @@ from appliance.errors import (
 )
 
 MAX_MESSAGE_CHARACTERS = 600
-RECEIPT_HEADER = "x-cloister-receipt"
 UNAVAILABLE_RETRY_AFTER_S = 5
 """A fault that the operator must mend is not mended in a second; clients that retry at all should not hammer."""
 
@@ -54,5 +54,5 @@ def error_response(error: ApplianceError, headers: Mapping[str, str] | None = No
         case Unauthenticated():
             extra["www-authenticate"] = "Bearer"
     if error.receipt is not None:
-        extra.setdefault(RECEIPT_HEADER, f"{error.receipt.index}:{error.receipt.leaf_hash}")
+        extra.setdefault(RECEIPT_HEADER, shown_receipt(error.receipt))
     return Response(json.dumps(error_body(error)), status, extra, "application/json")

@@ -23,9 +23,7 @@ async def show_metrics(call: Call) -> Response:
 async def list_keys(call: Call) -> Response:
     """`GET /keys`: every key without its secret."""
     rows = call.appliance.keys.list()
-    await call.appliance.trail.append(
-        Kind.KEYS_LISTED, call.principal, call.request_id, {"source": call.source, "num_keys": len(rows)}
-    )
+    await call.record(Kind.KEYS_LISTED, call.request_id, {"num_keys": len(rows)})
     return JSONResponse(
         {
             "object": "list",
@@ -49,17 +47,22 @@ async def list_keys(call: Call) -> Response:
 
 
 async def revoke_key(call: Call) -> Response:
-    """`POST /keys/{id}/revoke`: the key is refused from the next request on.  Recorded before it is done."""
-    key_id = call.request.path_params["id"]
-    row = call.appliance.keys.find(key_id)
+    """`POST /keys/{id}/revoke`: the key is refused from the next request on.  Recorded before it is done.
+
+    A key that was revoked before keeps its first time, and the answer says that one.
+    """
+    row = call.appliance.keys.find(call.request.path_params["id"])
     if row is None:
-        raise NotFound("there is no key of that id; GET /keys lists them", code="key_not_found", param="id")
-    await call.appliance.trail.append(
-        Kind.KEY_REVOKED, call.principal, row.id, {"source": call.source, "owner": row.owner}
-    )
-    revoked_at_us = call.appliance.trail.clock.utc_us()
-    call.appliance.keys.revoke(row.id, revoked_at_us)
-    return JSONResponse({"id": row.id, "revoked_at": rfc3339(revoked_at_us)})
+        raise _no_such_key()
+    await call.record(Kind.KEY_REVOKED, row.id, {"owner": row.owner})
+    revoked = call.appliance.keys.revoke(row.id, call.appliance.trail.clock.utc_us())
+    if revoked is None or revoked.revoked_at_us is None:
+        raise _no_such_key()  # another process took the row away meanwhile
+    return JSONResponse({"id": revoked.id, "revoked_at": rfc3339(revoked.revoked_at_us)})
+
+
+def _no_such_key() -> NotFound:
+    return NotFound("there is no key of that id; GET /keys lists them", code="key_not_found", param="id")
 
 
 def rfc3339(at_us: int) -> str:

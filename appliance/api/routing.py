@@ -26,6 +26,7 @@ from starlette.types import Message, Receive, Scope, Send
 from appliance.api.call import Call
 from appliance.api.error_bodies import error_response
 from appliance.api.health import livez, readyz
+from appliance.api.receipts import RECEIPT_HEADER, shown_receipt
 from appliance.api.route_spec import RouteSpec
 from appliance.errors import (
     ApplianceError,
@@ -34,10 +35,12 @@ from appliance.errors import (
     MethodNotAllowed,
     NotFound,
     Unavailable,
+    recorded,
 )
 from appliance.gate import Asking
 from appliance.identity.errors import KeyStoreError
 from audit.errors import AuditError, EntryNotFound
+from audit.event import Receipt
 from policies.actions import ACTIONS
 from policies.decision import TargetFacts
 
@@ -112,17 +115,25 @@ class Perimeter:
         """Answer one HTTP request; nothing else is spoken here."""
         if scope["type"] != "http":
             raise RuntimeError(f"this server speaks HTTP only, not {scope['type']}")
-        request = Request(scope, receive)
+        body = _WatchedReceive(receive)
+        request = Request(scope, body)
         request_id = _request_id(request)
         handler = self._routes.handler(scope["method"], scope["path"])
         watched = _WatchedSend(send, request_id)
         started_ns = time.monotonic_ns()
         response = await self._answer(request, request_id, handler)
         try:
-            await response(scope, receive, watched)
+            await response(scope, body, watched)
         finally:
             method = scope["method"] if handler != "unknown" else "unknown"
-            self._appliance.metrics.http_requests.labels(handler, method, str(watched.status)).inc()
+            self._appliance.metrics.http_answered(
+                handler,
+                method,
+                watched.status,
+                seconds=(time.monotonic_ns() - started_ns) / 1e9,
+                request_bytes=body.num_bytes,
+                response_bytes=watched.num_body_bytes,
+            )
             LOG.info(
                 "http_request",
                 handler=handler,
@@ -170,20 +181,34 @@ class Perimeter:
         )
         route, request.scope["path_params"] = self._routes.find(request.method, request.scope["path"])
         asking = Asking(principal, request_id, route.path, source)
+        receipts: list[Receipt] = []
         try:
             asking = replace(asking, label=_label(request))
-            call = Call(principal, request, request_id, source, asking.label, self._appliance)
+            call = Call(
+                principal,
+                request,
+                request_id,
+                source,
+                asking.label,
+                self._appliance,
+                receipts=receipts,
+            )
             if route.action != WALK_ACTION:
                 await self._appliance.gate.authorize(asking, route.action, self._target(route))
-            return await route.endpoint(call)
+            response = await route.endpoint(call)
         except MORE_THAN_ONE_CALL:
             raise
         except BaseException as fault:
             refusal = self._refusal(fault, request_id)
+            if receipts and refusal.receipt is None:
+                recorded(refusal, receipts[-1])
             if route.action == WALK_ACTION and not refusal.recorded:
                 param = _known_field(route, refusal.param)
                 await self._appliance.recorder.refusal(asking, refusal, param=param)
             raise refusal from fault
+        if receipts:
+            response.headers.setdefault(RECEIPT_HEADER, shown_receipt(receipts[-1]))
+        return response
 
     def _target(self, route: RouteSpec) -> TargetFacts:
         kind = ACTIONS[route.action].target
@@ -201,14 +226,28 @@ class Perimeter:
             )
 
 
+class _WatchedReceive:
+    """Counts the bytes of the request's body that were read."""
+
+    def __init__(self, receive: Receive) -> None:
+        self._receive = receive
+        self.num_bytes = 0
+
+    async def __call__(self) -> Message:
+        message = await self._receive()
+        self.num_bytes += len(message.get("body", b""))
+        return message
+
+
 class _WatchedSend:
-    """Adds the request id to the head and remembers the status."""
+    """Adds the request id to the head, remembers the status and counts the bytes of the body."""
 
     def __init__(self, send: Send, request_id: str) -> None:
         self._send = send
         self._request_id = request_id
         self.status = 0
         """0 until the head went out."""
+        self.num_body_bytes = 0
 
     async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":
@@ -216,6 +255,7 @@ class _WatchedSend:
             headers = [pair for pair in message.get("headers", []) if pair[0].lower() != b"x-request-id"]
             message = {**message, "headers": [*headers, (b"x-request-id", self._request_id.encode())]}
         await self._send(message)
+        self.num_body_bytes += len(message.get("body", b""))
 
 
 def _known_field(route: RouteSpec, param: str | None) -> str:

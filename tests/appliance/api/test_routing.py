@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+from walk_bench import Fault
 
+from appliance.api.openai_completions_answer import CompletionsAnswer
 from appliance.api.route_spec import RouteSpec
 from audit.reader import EntryFilter
 
@@ -48,3 +50,37 @@ async def test_what_ends_the_task_is_not_answered(make_perimeter, end: type[Base
         with pytest.raises(end):
             await client.post("/v1/broken", json=BODY)
     assert _kinds(bench) == []
+
+
+async def test_an_answer_that_breaks_after_its_admission_has_one_end(make_perimeter, monkeypatch):
+    """A bug in a dialect's body is the walk's to record: a terminal leaf, and no `request:refused` beside it."""
+    bench = make_perimeter()
+
+    def broken(*_arguments):
+        raise Panic("a canary")
+
+    monkeypatch.setattr(CompletionsAnswer, "whole", broken)
+    async with bench.client("developer") as client:
+        answer = await client.post("/v1/completions", json=BODY)
+    await bench.walk_bench.walk.settle()
+    assert answer.status_code == 500
+    admitted, end = bench.reader.entries(EntryFilter(subject=answer.headers["x-request-id"])).entries
+    assert admitted.leaf.event.kind == "request:admitted"
+    assert end.leaf.event.kind == "request:completed"
+    assert answer.headers["x-cloister-receipt"] == f"{admitted.index}:{admitted.leaf_hash.hex()}"
+
+
+@pytest.mark.parametrize("fault", ["not_persisted", "persisted"])
+async def test_a_refusal_that_cannot_be_recorded_is_not_spoken(make_perimeter, fault: Fault):
+    """The caller hears 503 in its place, persisted or not; then nothing is admitted, and the log verifies."""
+    bench = make_perimeter(fail_at=0, fault=fault)
+    async with bench.client("developer") as client:
+        refused = await client.post("/v1/completions", json={**BODY, "no_such_field": 1})
+        later = await client.post("/v1/completions", json=BODY)
+    for answer in (refused, later):
+        assert (answer.status_code, answer.json()["error"]["code"]) == (503, "log_unavailable")
+        assert "x-cloister-receipt" not in answer.headers
+    assert "no_such_field" not in refused.text
+    assert _kinds(bench) == ([] if fault == "not_persisted" else ["request:refused"])
+    assert bench.walk_bench.engine.streams == []
+    assert bench.walk_bench.verify().ok
