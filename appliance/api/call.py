@@ -32,6 +32,8 @@ class Call:
     label: int
     """Declared sensitivity, 0-4, from `x-cloister-label`; it can only restrict."""
     appliance: Appliance
+    query: Mapping[str, str] = field(default_factory=dict)
+    """Parameters that the route names, each once."""
     receipts: list[Receipt] = field(default_factory=list)
     """Of the records this call has left, oldest first.  The perimeter puts the last on whatever is answered, and leaves
     the record of a failure to whoever wrote the first."""

@@ -9,7 +9,9 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
+from appliance.api.head import LABEL_HEADER, LABELS
 from appliance.api.route_spec import RouteSpec
+from policies.actions import ACTIONS
 
 REFERENCE = "#/components/schemas/{model}"
 ERROR_STATUSES = {
@@ -70,14 +72,28 @@ def _operation(route: RouteSpec) -> dict[str, Any]:
             **{status: _error(text) for status, text in ERROR_STATUSES.items()},
         },
     }
-    names = re.findall(r"\{(\w+)(?::\w+)?\}", route.path)
-    if names:
-        operation["parameters"] = [
-            {"name": name, "in": "path", "required": True, "schema": {"type": "string"}} for name in names
-        ]
+    if parameters := _parameters(route):
+        operation["parameters"] = parameters
     if route.request_model is not None:
         operation["requestBody"] = {"required": True, "content": {"application/json": {"schema": _ref(route)}}}
     return operation
+
+
+def _parameters(route: RouteSpec) -> list[dict[str, Any]]:
+    names = re.findall(r"\{(\w+)(?::\w+)?\}", route.path)
+    return [
+        *({"name": name, "in": "path", "required": True, "schema": {"type": "string"}} for name in names),
+        *({"name": name, "in": "query", "schema": dict(schema)} for name, schema in route.query.items()),
+        *({"name": name, "in": "header", "schema": schema} for name, schema in _headers(route.action).items()),
+    ]
+
+
+def _headers(action: str) -> dict[str, dict[str, Any]]:
+    """Give the headers that mean something to an action; policy's table says where the label does."""
+    headers: dict[str, dict[str, Any]] = {}
+    if "label" in ACTIONS[action].context:
+        headers[LABEL_HEADER] = {"type": "string", "enum": list(LABELS), "default": LABELS[0]}
+    return headers
 
 
 def _ref(route: RouteSpec) -> dict[str, str]:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeAlias
 
 from pydantic import BaseModel
 from starlette.responses import Response
@@ -27,3 +27,5 @@ class RouteSpec:
     """The wire type of the body; None for a route without a body."""
     endpoint: Endpoint
     summary: str
+    query: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Name -> JSON schema of each query parameter; any other is refused."""

@@ -4,6 +4,7 @@ Invariants:
 - Without a valid credential every route, method and unknown path answers 401; the two open routes are listed here.
 - Each route names a policy action that exists, or the table is refused at start.
 - For every action but `infer` policy is asked here; `infer` is asked inside the walk, once the body is known.
+- A query parameter that the route does not name is refused, on the open routes too.
 - Whatever goes wrong, the caller gets an OpenAI error body and the log gets a record where an inference was tried.
 """
 
@@ -25,6 +26,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from appliance.api.call import Call
 from appliance.api.error_bodies import error_response
+from appliance.api.head import checked_query, declared_label
 from appliance.api.health import livez, readyz
 from appliance.api.receipts import RECEIPT_HEADER, shown_receipt
 from appliance.api.route_spec import RouteSpec
@@ -147,6 +149,7 @@ class Perimeter:
         try:
             self._check_host(request)
             if request.scope["path"] in OPEN_ROUTES and request.method == "GET":
+                checked_query(request, ())
                 return OPEN_ROUTES[request.scope["path"]](self._appliance)
             return await self._answer_call(request, request_id, handler)
         except MORE_THAN_ONE_CALL:
@@ -183,7 +186,7 @@ class Perimeter:
         asking = Asking(principal, request_id, route.path, source)
         receipts: list[Receipt] = []
         try:
-            asking = replace(asking, label=_label(request))
+            asking = replace(asking, label=declared_label(request))
             call = Call(
                 principal,
                 request,
@@ -191,6 +194,7 @@ class Perimeter:
                 source,
                 asking.label,
                 self._appliance,
+                query=checked_query(request, route.query),
                 receipts=receipts,
             )
             if route.action != WALK_ACTION:
@@ -269,12 +273,3 @@ def _request_id(request: Request) -> str:
     own = secrets.token_hex(12)
     given = request.headers.get("x-request-id", "")
     return f"{given}.{own}" if REQUEST_ID.fullmatch(given) else f"req-{own}"
-
-
-def _label(request: Request) -> int:
-    given = request.headers.getlist("x-cloister-label")
-    if not given:
-        return 0
-    if len(given) == 1 and given[0] in {"0", "1", "2", "3", "4"}:
-        return int(given[0])
-    raise BadRequest("x-cloister-label is one digit from 0 to 4, once", code="bad_value", param="x-cloister-label")

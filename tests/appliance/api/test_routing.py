@@ -9,6 +9,7 @@ from walk_bench import Fault
 
 from appliance.api.openai_completions_answer import CompletionsAnswer
 from appliance.api.route_spec import RouteSpec
+from appliance.api.routes import ROUTES
 from audit.reader import EntryFilter
 
 BODY = {"model": "starter", "prompt": "Once", "max_tokens": 1}
@@ -84,3 +85,26 @@ async def test_a_refusal_that_cannot_be_recorded_is_not_spoken(make_perimeter, f
     assert _kinds(bench) == ([] if fault == "not_persisted" else ["request:refused"])
     assert bench.walk_bench.engine.streams == []
     assert bench.walk_bench.verify().ok
+
+
+@pytest.mark.parametrize("route", [route for route in ROUTES if not route.query], ids=lambda route: route.path)
+async def test_a_query_parameter_that_does_not_exist_is_refused_on_every_route(make_perimeter, route: RouteSpec):
+    """Nothing is dropped silently: 400 by name before anything is done, on an inference with its record."""
+    bench = make_perimeter()
+    role = {"infer": "developer", "tokenize": "developer", "readSpec": "developer", "listModels": "developer"}.get(
+        route.action, "auditor"
+    )
+    path = route.path.replace("{id}", "x").replace("{index}", "0")
+    async with bench.client(role) as client:
+        answer = await client.request(route.method, path, params={"limit": "1"})
+    error = answer.json()["error"]
+    assert (answer.status_code, error["code"], error["param"]) == (400, "unknown_parameter", "limit")
+    assert _kinds(bench) == (["request:refused"] if route.action == "infer" else [])
+
+
+@pytest.mark.parametrize("path", ["/livez", "/readyz"])
+async def test_a_query_parameter_of_an_open_route_is_refused(make_perimeter, path: str):
+    """The routes that need no credential take no parameter either."""
+    async with make_perimeter().client(None) as client:
+        answer = await client.get(path, params={"verbose": ""})
+    assert (answer.status_code, answer.json()["error"]["code"]) == (400, "unknown_parameter")
