@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from starlette.requests import Request
 
+from appliance.api.head import REQUEST_ID_HEADER
 from appliance.audit_trail import Kind
 from appliance.identity.principal import Principal
+from appliance.inference import InferenceRequest
 from audit.event import JsonValue, Receipt
 
 if TYPE_CHECKING:
@@ -34,9 +36,17 @@ class Call:
     appliance: Appliance
     query: Mapping[str, str] = field(default_factory=dict)
     """Parameters that the route names, each once."""
+    declared_id: str | None = None
+    """The caller's own id of this request: its text, so it is committed to and neither logged nor believed."""
     receipts: list[Receipt] = field(default_factory=list)
     """Of the records this call has left, oldest first.  The perimeter puts the last on whatever is answered, and leaves
     the record of a failure to whoever wrote the first."""
+
+    def declaring(self, request: InferenceRequest) -> InferenceRequest:
+        """Add what the head says of the request to what its body says, for the admission's commitment."""
+        if self.declared_id is None:
+            return request
+        return replace(request, declared={**request.declared, REQUEST_ID_HEADER: self.declared_id})
 
     async def record(self, kind: Kind, subject: str, facts: Mapping[str, JsonValue]) -> None:
         """Record an act of the caller's, before it is done or shown.

@@ -156,7 +156,7 @@ async def chat_completions(call: Call) -> Response:
         deadline_s=settings.body_deadline_s,
     )
     wire.check_stream_options()
-    request = wire.inference()
+    request = call.declaring(wire.inference())
     return await answer(
         call,
         request,

@@ -109,7 +109,7 @@ async def completions(call: Call) -> Response:
         call.request, CompletionRequest, max_bytes=settings.max_body_bytes, deadline_s=settings.body_deadline_s
     )
     wire.check_stream_options()
-    request = wire.inference()
+    request = call.declaring(wire.inference())
     return await answer(
         call,
         request,

@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from appliance.api.head import LABEL_HEADER, LABELS
+from appliance.api.head import LABEL_HEADER, LABELS, REQUEST_ID_HEADER, REQUEST_ID_PATTERN
 from appliance.api.route_spec import RouteSpec
 from policies.actions import ACTIONS
 
@@ -93,6 +93,8 @@ def _headers(action: str) -> dict[str, dict[str, Any]]:
     headers: dict[str, dict[str, Any]] = {}
     if "label" in ACTIONS[action].context:
         headers[LABEL_HEADER] = {"type": "string", "enum": list(LABELS), "default": LABELS[0]}
+    if action == "infer":
+        headers[REQUEST_ID_HEADER] = {"type": "string", "pattern": f"^{REQUEST_ID_PATTERN}$"}
     return headers
 
 

@@ -4,6 +4,7 @@ Invariants:
 - Without a valid credential every route, method and unknown path answers 401; the two open routes are listed here.
 - Each route names a policy action that exists, or the table is refused at start.
 - For every action but `infer` policy is asked here; `infer` is asked inside the walk, once the body is known.
+- The id of a call in records, logs and answers is ours; what the caller sent is never written down in the clear.
 - A query parameter that the route does not name is refused, on the open routes too.
 - Whatever goes wrong, the caller gets an OpenAI error body and the log gets a record where an inference was tried.
 """
@@ -26,7 +27,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from appliance.api.call import Call
 from appliance.api.error_bodies import error_response
-from appliance.api.head import checked_query, declared_label
+from appliance.api.head import checked_query, declared_label, declared_request_id
 from appliance.api.health import livez, readyz
 from appliance.api.receipts import RECEIPT_HEADER, shown_receipt
 from appliance.api.route_spec import RouteSpec
@@ -52,7 +53,6 @@ if TYPE_CHECKING:
 LOG = structlog.get_logger("cloister.http")
 OPEN_ROUTES: Mapping[str, Callable[[Appliance], JSONResponse]] = {"/livez": livez, "/readyz": readyz}
 """GET only; nothing else answers without a credential."""
-REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,64}")
 HOST_PORT = re.compile(r":\d{1,5}$", re.ASCII)
 WALK_ACTION = "infer"
 MORE_THAN_ONE_CALL = (asyncio.CancelledError, KeyboardInterrupt, SystemExit, GeneratorExit)
@@ -119,7 +119,7 @@ class Perimeter:
             raise RuntimeError(f"this server speaks HTTP only, not {scope['type']}")
         body = _WatchedReceive(receive)
         request = Request(scope, body)
-        request_id = _request_id(request)
+        request_id = f"req-{secrets.token_hex(12)}"
         handler = self._routes.handler(scope["method"], scope["path"])
         watched = _WatchedSend(send, request_id)
         started_ns = time.monotonic_ns()
@@ -195,6 +195,7 @@ class Perimeter:
                 asking.label,
                 self._appliance,
                 query=checked_query(request, route.query),
+                declared_id=declared_request_id(request),
                 receipts=receipts,
             )
             if route.action != WALK_ACTION:
@@ -266,10 +267,3 @@ def _known_field(route: RouteSpec, param: str | None) -> str:
     # The log holds no text of a client; the name of a field that does not exist is such text.
     name = re.split(r"[.\[]", param or "", maxsplit=1)[0]
     return name if route.request_model is not None and name in route.request_model.model_fields else ""
-
-
-def _request_id(request: Request) -> str:
-    # Ours is the one in the log; the caller's own, where it is harmless, stays recognisable in front of it.
-    own = secrets.token_hex(12)
-    given = request.headers.get("x-request-id", "")
-    return f"{given}.{own}" if REQUEST_ID.fullmatch(given) else f"req-{own}"

@@ -19,11 +19,13 @@ def _parameters(route: RouteSpec, place: str) -> set[str]:
 
 @pytest.mark.parametrize("route", ROUTES, ids=lambda route: f"{route.method} {route.path}")
 def test_every_parameter_that_is_taken_is_described(route: RouteSpec):
-    """The query from the route's own table; the label where policy decides on it."""
+    """The query from the route's own table; the label where policy decides on it; the caller's id where it is kept."""
     assert _parameters(route, "query") == set(route.query)
     headers = set()
     if "label" in ACTIONS[route.action].context:
         headers.add("x-cloister-label")
+    if route.action == "infer":
+        headers.add("x-request-id")
     assert _parameters(route, "header") == headers
 
 
@@ -31,5 +33,5 @@ def test_the_log_s_query_and_the_inference_headers_are_there():
     """The law above is not satisfied by describing nothing."""
     by_path = {route.path: route for route in ROUTES}
     assert {"after", "limit", "order", "kind", "label"} <= _parameters(by_path["/audit/entries"], "query")
-    assert _parameters(by_path["/v1/completions"], "header") == {"x-cloister-label"}
+    assert _parameters(by_path["/v1/completions"], "header") == {"x-cloister-label", "x-request-id"}
     assert "x-cloister-label" in _parameters(by_path["/tokenize"], "header")

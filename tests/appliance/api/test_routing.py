@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 
 import pytest
 from walk_bench import Fault
@@ -108,3 +109,49 @@ async def test_a_query_parameter_of_an_open_route_is_refused(make_perimeter, pat
     async with make_perimeter().client(None) as client:
         answer = await client.get(path, params={"verbose": ""})
     assert (answer.status_code, answer.json()["error"]["code"]) == (400, "unknown_parameter")
+
+
+SECRET_ID = "Patient-Mueller:1970-01-01:HIV_positive"
+
+
+@pytest.mark.parametrize("body", [BODY, {**BODY, "no_such_field": 1}, {**BODY, "user": "u"}])
+async def test_a_caller_s_own_id_is_in_no_record_and_no_answer(make_perimeter, body: dict):
+    """What a client writes into x-request-id is its text: the id of the call is ours, in leaves as in the answer."""
+    bench = make_perimeter()
+    async with bench.client("developer") as client:
+        answer = await client.post("/v1/completions", json=body, headers={"x-request-id": SECRET_ID})
+    assert answer.headers["x-request-id"].startswith("req-")
+    entries = bench.reader.entries(EntryFilter()).entries
+    assert {entry.leaf.event.subject for entry in entries} == {answer.headers["x-request-id"]}
+    for text in (answer.text, str(answer.headers), *(entry.leaf_bytes.decode() for entry in entries)):
+        assert "Mueller" not in text
+
+
+@pytest.mark.parametrize("said", [{}, {"user": "u"}])
+async def test_a_caller_s_own_id_is_committed_to_in_the_admission(make_perimeter, said: dict):
+    """Who has the subject's key can show which id, and which `user`, the request came with."""
+    bench = make_perimeter()
+    made: dict[str, bytes] = {}
+    trail = bench.walk_bench.trail
+    commit = trail.commitment
+
+    def committed(actor, request_id, phase, content):
+        made[phase] = content
+        return commit(actor, request_id, phase, content)
+
+    trail.commitment = committed
+    async with bench.client("developer") as client:
+        answer = await client.post("/v1/completions", json={**BODY, **said}, headers={"x-request-id": SECRET_ID})
+    admitted = bench.reader.entries(EntryFilter(subject=answer.headers["x-request-id"])).entries[0].leaf.event
+    assert json.loads(made["declared"]) == {**said, "x-request-id": SECRET_ID}
+    assert set(admitted.facts["commitments"]) == {"prompt", "declared"}
+
+
+@pytest.mark.parametrize("value", ["x" * 513, "p\u00fcmp"])
+async def test_an_own_id_that_cannot_be_committed_to_is_refused_by_name(make_perimeter, value: str):
+    """Too long or no plain characters: refused, never cut or dropped."""
+    bench = make_perimeter()
+    async with bench.client("developer") as client:
+        answer = await client.post("/v1/completions", json=BODY, headers=[(b"x-request-id", value.encode("latin-1"))])
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, "x-request-id")
+    assert _kinds(bench) == ["request:refused"]

@@ -313,7 +313,7 @@ def test_the_receipt_in_the_head_is_proven_with_the_public_key_alone(
     if stream:
         assert list(parsed)[-1].choices[0].finish_reason
     request_id, receipt = raw.headers["x-request-id"], raw.headers["x-cloister-receipt"]
-    assert request_id.startswith("mine-1.")
+    assert request_id.startswith("req-")
     index, leaf_hash = receipt.split(":")
     verifier = LogVerifier.from_vkey((live.state_dir / "log" / "verifier.vkey").read_text().strip())
     with live.client("auditor") as auditor:
@@ -322,6 +322,8 @@ def test_the_receipt_in_the_head_is_proven_with_the_public_key_alone(
         ends = auditor.get("/audit/entries", params={"subject": request_id, "kind": "request:completed"}).json()["data"]
     assert entry["leaf_hash"] == leaf_hash
     assert (entry["entry"]["kind"], entry["entry"]["subject"]) == ("request:admitted", request_id)
+    assert "mine-1" not in entry["leaf"]
+    assert "declared" in entry["entry"]["facts"]["commitments"]
     assert proof.index == int(index)
     assert proof.verify(entry["leaf"].encode(), [verifier]).size > int(index)
     assert [end["entry"]["facts"]["admitted_index"] for end in ends] == [int(index)]
