@@ -21,6 +21,9 @@ ROUTE: Literal["/v1/completions"] = "/v1/completions"
 MAX_SEQUENCES = MAX_CHOICES
 """Prompts times n: policy sees the product as `n`, and `choices-within-limit` forbids more."""
 
+DEFAULT_MAX_TOKENS = 16
+"""OpenAI's and vLLM's, for a request that does not say: a text has no end of its own, as a turn of a chat has."""
+
 
 def prompt_kind(value: object) -> str:
     """Tell the four forms of a prompt apart by their first entry, so that only one of them is tried."""
@@ -59,13 +62,14 @@ class CompletionRequest(GenerationFields):
         """
         prompts = self._prompts()
         n = self.n or 1
+        max_tokens = DEFAULT_MAX_TOKENS if self.max_tokens is None else self.max_tokens
         self._check_combinations(len(prompts), n)
         return InferenceRequest(
             route=ROUTE,
             model=self.model,
             prompts=prompts,
             n=n,
-            sampling=self.sampling(max_tokens=self.max_tokens, num_logprobs=self.logprobs),
+            sampling=self.sampling(max_tokens=max_tokens, num_logprobs=self.logprobs),
             echo=bool(self.echo),
             stream=bool(self.stream),
             declared={} if self.user is None else {"user": self.user},

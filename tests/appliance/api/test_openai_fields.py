@@ -182,6 +182,13 @@ def test_an_honoured_field_reaches_the_walk(model, base, fields, seen):
         assert any(_read_or_none(plain, path) != expected for path, expected in seen.items())
 
 
+@pytest.mark.parametrize("said", [{}, {"max_tokens": None}])
+def test_a_completion_without_max_tokens_has_the_default_of_openai_and_vllm(said):
+    """A text has no end of its own, and policy must see the number; a chat answer ends by itself."""
+    assert _inference(CompletionRequest, {**COMPLETION, **said}).sampling.max_tokens == 16
+    assert _inference(ChatCompletionRequest, {**CHAT, **said}).sampling.max_tokens is None
+
+
 def _read_or_none(value, path):
     try:
         return _read(value, path)
