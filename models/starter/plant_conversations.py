@@ -38,9 +38,6 @@ _SYSTEM_PROMPTS: tuple[str, ...] = (
     "You are the plant assistant. Answer briefly.",
 )
 
-# Extraction is first of all for incident notes; out of a log it is the hardest thing asked and comes seldom.
-LOG_EXTRACTION_SHARE = 0.35
-
 _ASKERS: tuple[tuple[float, Callable[[random.Random, Note], Turn]], ...] = (
     (0.42, ask_attribute),
     (0.08, ask_status_yes_no),
@@ -90,11 +87,15 @@ def draw_conversation(
     num_turns: int,
     extraction_rate: float = 0.1,
     talk_rate: float = 0.0,
+    log_extraction_share: float = 1.0,
 ) -> Conversation:
-    """Draw a note and that many turns about it, with small talk in between at its rate."""
+    """Draw a note and that many turns about it, with small talk in between at its rate.
+
+    Out of a log an entry is extracted at `log_extraction_share` of the rate of an incident note.
+    """
     note = draw_note(rng, shape)
     if len(note.entries) > 1:
-        extraction_rate *= LOG_EXTRACTION_SHARE
+        extraction_rate *= log_extraction_share
     messages: list[Message] = []
     turns: list[Turn] = []
     for _ in range(num_turns):

@@ -22,7 +22,8 @@ def _row(part: str, counts: dict[str, Any]) -> str:
 
 def card_text(result: dict[str, Any], run: dict[str, Any]) -> str:
     """Fill the card in."""
-    if result["weights_sha256"] != run["weights_sha256"]:
+    courses = run["courses"]
+    if result["weights_sha256"] != courses[-1]["weights_sha256"]:
         raise ValueError("the training record and the exam speak of different weights: train and evaluate again")
     shape = run["shape"]
     kinds = "\n".join(f"| {kind} | {c['right']} | {c['asked']} |" for kind, c in result["by_kind"].items())
@@ -33,7 +34,7 @@ def card_text(result: dict[str, Any], run: dict[str, Any]) -> str:
     ]
     return _TEMPLATE.read_text().format(
         digest=result["weights_sha256"],
-        row_len=max(stage["row_len"] for stage in run["course"]["stages"]),
+        row_len=max(stage["row_len"] for course in courses for stage in course["course"]["stages"]),
         positions=shape["max_position_embeddings"],
         exam_seed=result["exam_seed"],
         exam_wall_s=result["wall_s"],
@@ -50,9 +51,9 @@ def card_text(result: dict[str, Any], run: dict[str, Any]) -> str:
         device=run["device"],
         threads=run["threads"],
         torch=run["torch"],
-        wall_min=round(run["wall_s"] / 60),
-        tokens_seen=run["tokens_seen"],
-        loss=run["final_answer_loss"],
+        wall_min=round(sum(course["wall_s"] for course in courses) / 60),
+        tokens_seen=sum(course["tokens_seen"] for course in courses),
+        loss=courses[-1]["final_answer_loss"],
     )
 
 

@@ -34,6 +34,7 @@ class Stage:
     max_entries: int
     extraction_rate: float
     drill_rate: float = 0.0
+    log_extraction_share: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +75,9 @@ def draw_row(tokenizer: Tokenizer, stage: Stage, rng: random.Random) -> tuple[li
         ids, answers = encode_conversation(tokenizer, draw_talk(rng))
     while len(ids) < length:
         room = length - len(ids)
-        conversation = draw_conversation(rng, shape, max(2, room // 20), stage.extraction_rate, _TALK_RATE)
+        conversation = draw_conversation(
+            rng, shape, max(2, room // 20), stage.extraction_rate, _TALK_RATE, stage.log_extraction_share
+        )
         more_ids, more_answers = encode_conversation(tokenizer, conversation)
         ids += more_ids
         answers += more_answers

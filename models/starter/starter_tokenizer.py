@@ -23,6 +23,8 @@ BOS, SYSTEM, USER, ASSISTANT, END = CONTROL_TOKENS = (
 )  # fmt: skip
 VOCAB_SIZE = 2304
 _NUMBER_REPEATS = 150
+# Notes in words weigh more than JSON here: the merges are for reading.
+_LOG_EXTRACTION_SHARE = 0.35
 MAX_POSITIONS = 2048
 
 # Words of small letters take their space with them; everything that gets copied does not.
@@ -72,7 +74,11 @@ def _corpus(seed: int, num_conversations: int) -> Iterator[str]:
     yield from [numbers] * _NUMBER_REPEATS
     for row in range(num_conversations):
         rng = random.Random(f"tokenizer:{seed}:{row}")
-        conversation = draw_talk(rng) if row % 8 == 0 else draw_conversation(rng, NoteShape(Side.TRAIN), 8)
+        conversation = (
+            draw_talk(rng)
+            if row % 8 == 0
+            else draw_conversation(rng, NoteShape(Side.TRAIN), 8, log_extraction_share=_LOG_EXTRACTION_SHARE)
+        )
         for message in conversation.messages:
             yield message["content"]
 

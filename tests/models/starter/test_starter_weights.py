@@ -39,7 +39,7 @@ def test_card_record_and_exam_speak_of_these_weights():
     """The digest in every record is that of the weights, and the card is what the records make."""
     digest = weights_digest(WEIGHTS)
     result, run = _read("evaluation.json"), _read("training_run.json")
-    assert result["weights_sha256"] == run["weights_sha256"] == digest
+    assert result["weights_sha256"] == run["courses"][-1]["weights_sha256"] == digest
     assert (WEIGHTS / "README.md").read_text() == card_text(result, run)
 
 
@@ -52,10 +52,6 @@ def test_the_recorded_exam_is_the_whole_one():
     assert result["passed"] is passed
 
 
-NOT_YET = pytest.mark.xfail(strict=True, reason="these weights miss the bars, as their card says; train on")
-
-
-@NOT_YET
 def test_the_recorded_exam_meets_the_bars():
     """The recorded result is of the whole exam and passes."""
     result = _read("evaluation.json")
@@ -70,7 +66,7 @@ def test_a_card_of_other_weights_is_refused():
     """Records of two different models make no card."""
     result, run = _read("evaluation.json"), _read("training_run.json")
     with pytest.raises(ValueError, match="different weights"):
-        card_text(result, {**run, "weights_sha256": "0" * 64})
+        card_text({**result, "weights_sha256": "0" * 64}, run)
 
 
 def test_a_short_exam_agrees_with_the_record():
@@ -95,7 +91,6 @@ def test_every_published_sample_is_answered_rightly():
     assert said == [sample["answer"] for sample in samples]
 
 
-@NOT_YET
 def test_the_samples_cover_most_of_what_was_hoped_for():
     """At least four of five hoped-for answers come out right."""
     assert len(_read("samples.json")) >= 0.8 * len(sample_cases())
@@ -120,22 +115,41 @@ def test_blocked_attention_matches_reference():
     torch.testing.assert_close(blocked_causal_attention(q, k, v, block_len=32), expected, atol=1e-5, rtol=1e-5)
 
 
-def test_training_repeats_from_its_seed(tmp_path):
+SMALL_SHAPE = LlamaShape(
+    hidden_size=32,
+    intermediate_size=64,
+    num_hidden_layers=2,
+    num_attention_heads=4,
+    num_key_value_heads=2,
+    head_dim=8,
+)
+_STAGE = Stage(steps=3, row_len=48, rows_per_step=2, min_entries=1, max_entries=2, extraction_rate=0.1)
+SHORT_COURSES = (Course((_STAGE,)), Course((_STAGE,), matrix_rate=0.01))
+
+
+@pytest.fixture(scope="module")
+def small_tokenizer():
+    """Give a tokenizer that is learnt quickly."""
+    return train_tokenizer(seed=1, num_conversations=60)
+
+
+def test_training_repeats_from_its_seed(tmp_path, small_tokenizer):
     """Two short trainings from one seed write the same bytes; another seed writes others."""
-    tokenizer = train_tokenizer(seed=1, num_conversations=60)
-    stage = Stage(steps=3, row_len=48, rows_per_step=2, min_entries=1, max_entries=2, extraction_rate=0.1)
-    shape = LlamaShape(
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        head_dim=8,
-    )
     digests = []
     for run, seed in enumerate((1, 1, 2)):
         folder = tmp_path / str(run)
         folder.mkdir()
-        train(seed, Course((stage,)), shape, tokenizer, folder)
+        list(train(seed, SHORT_COURSES, SMALL_SHAPE, small_tokenizer, folder))
         digests.append(weights_digest(folder))
     assert digests[0] == digests[1] != digests[2]
+
+
+def test_a_training_resumed_after_a_course_is_the_whole_one(tmp_path, small_tokenizer):
+    """Stopping between two courses and going on from the folder gives the bytes of a training without a stop."""
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+    for folder in (whole, stopped):
+        folder.mkdir()
+    list(train(1, SHORT_COURSES, SMALL_SHAPE, small_tokenizer, whole))
+    next(train(1, SHORT_COURSES, SMALL_SHAPE, small_tokenizer, stopped))
+    list(train(1, SHORT_COURSES, SMALL_SHAPE, small_tokenizer, stopped, num_done=1))
+    assert weights_digest(stopped) == weights_digest(whole)
