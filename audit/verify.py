@@ -14,8 +14,8 @@ from audit.checkpoint import LogVerifier
 from audit.errors import LogMissing
 from audit.pairing import Pairing
 from audit.report import Report
-from audit.verify_pack import verify_pack
-from audit.verify_store import verify_store
+from audit.verification.database import verify_database
+from audit.verification.pack import verify_pack
 
 DEFAULT_CLOCK_LIMIT_US = 5_000_000
 
@@ -44,5 +44,5 @@ def verify_log(
     if path.is_dir():
         return verify_pack(path, verifiers, pairing, known_notes=known_notes, clock_limit_us=clock_limit_us)
     if path.is_file():
-        return verify_store(path, verifiers, pairing, known_notes=known_notes, clock_limit_us=clock_limit_us)
+        return verify_database(path, verifiers, pairing, known_notes=known_notes, clock_limit_us=clock_limit_us)
     raise LogMissing(path)

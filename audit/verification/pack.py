@@ -9,21 +9,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import product
 from pathlib import Path
 
 from audit.checkpoint import Checkpoint, LogVerifier, open_checkpoint
 from audit.errors import ProofRefused
 from audit.export import LOG_FOLDER, VKEY_NAME
-from audit.known_heads import KnownHeads
 from audit.leaf import decode_leaf
-from audit.leaf_checks import LeafChecks
 from audit.merkle import EMPTY_EDGE, Node, RightEdge, leaf_hash, tree_root
 from audit.pairing import Pairing
 from audit.report import FindingList, Place, Report
 from audit.tiles import CHECKPOINT_NAME, TILE_HEIGHT, TILE_WIDTH, Tile, decode_bundle, decode_hashes, tiles_of
-
-_MAX_DISAGREEMENTS = 10
+from audit.verification.disagreements import ways_to_settle
+from audit.verification.known_heads import KnownHeads
+from audit.verification.leaf_checks import LeafChecks
 
 
 def verify_pack(
@@ -87,9 +85,7 @@ class _Block:
         """Every way to settle the differences: the hashes, and the positions whose bytes were altered."""
         doubtful = self.doubtful()
         both = [position for position in doubtful if self.computed[position] and self.stored[position]]
-        all_or_none = [(True,) * len(both), (False,) * len(both)]
-        many = len(both) > _MAX_DISAGREEMENTS  # too many to try: one side is believed as a whole
-        for altered in all_or_none if many else product((True, False), repeat=len(both)):
+        for altered in ways_to_settle(len(both)):
             taken = dict(zip(both, altered, strict=True))
             hashes: list[bytes] = []
             for position, (computed, stored) in enumerate(zip(self.computed, self.stored, strict=True)):

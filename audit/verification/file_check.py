@@ -1,0 +1,28 @@
+"""A log's database file before any of its rows is read: pages, schema, revision.
+
+What is missing here - a trigger, an index - changes no entry, yet without it a log can be edited; so it is a finding
+like any other, and the walk over the rows goes on.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import Connection
+
+from audit.report import FindingList, Place
+from audit.schema import SCHEMA_REVISION
+from audit.store import expected_schema, stored_schema
+
+
+def check_file(connection: Connection, findings: FindingList) -> None:
+    """Add what SQLite finds wrong with the file, and every table, index or trigger that is not exactly ours."""
+    for (message,) in connection.exec_driver_sql("PRAGMA integrity_check"):
+        if message != "ok":
+            findings.add(Place.DATABASE, None, message, where=message)
+    expected, stored = expected_schema(), stored_schema(connection)
+    for kind, name in sorted(expected.keys() | stored.keys()):
+        if expected.get((kind, name)) != stored.get((kind, name)):
+            what = "is missing" if (kind, name) not in stored else "is not as the migrations made it"
+            findings.add(Place.SCHEMA, None, f"the {kind} {name} {what}", where=name)
+    revisions = connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalars().all()
+    if revisions != [SCHEMA_REVISION]:
+        findings.add(Place.SCHEMA, None, f"the revision is {revisions}", where="alembic_version")
