@@ -21,7 +21,7 @@ from audit.event import Event, JsonValue, Receipt
 from audit.pairing import Pairing
 
 if TYPE_CHECKING:
-    from audit.content import SubjectKeyring
+    from audit.subject_keys.keyring import SubjectKeyring
 
 
 class Kind(StrEnum):

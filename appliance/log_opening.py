@@ -21,9 +21,9 @@ from appliance.metrics import ServingMetrics
 from appliance.recorder import LOG_OBSTACLE
 from appliance.settings import Settings
 from appliance.state.opening import OpenState
-from audit.content import SubjectKeyring
 from audit.event import Event, JsonValue, Receipt
 from audit.reader import AuditReader, EntryFilter
+from audit.subject_keys.keyring import SubjectKeyring
 from audit.writer import AuditWriter, WriterConfig, WriterState
 
 LOG = structlog.get_logger("cloister.log")

@@ -3,9 +3,9 @@
 Promise: a receipt exists only for a durable leaf; one changed bit anywhere is found.  Never: content in a leaf, an
 update, a second writer.  Values: `Event`, `Receipt`, `Checkpoint`, `EntryProof`, `Report`.  Entry points:
 `store.create_log`, `writer.AuditWriter`, `reader.AuditReader`, `verify.verify_log`, `export.export_log`,
-`content.SubjectKeyring`.
+`subject_keys.keyring.SubjectKeyring`.
 
-Pure, bytes and values alone: `event`, `merkle`, `checkpoint`, `proof`, `leaf`, `tiles`, `batch`, `pairing`, `report`,
-`leaf_checks`, `known_heads`.  With a file beneath: `schema`, `store`, `recovery`, `guards`, `open_log`,
-`writer`, `reader`, `export`, `verify_store`, `verify_pack`, `content`.
+Pure, bytes and values alone: `event`, `merkle`, `checkpoint`, `proof`, `leaf`, `tiles`, `batch`, `pairing`, `report`.
+With a file beneath: `schema`, `store`, `recovery`, `guards`, `open_log`, `writer`, `reader`, `export`.  Rooms of their
+own, each with its guide: `verification`, behind `verify`; `subject_keys`, beside the log; `migrations`, under `store`.
 """

@@ -30,8 +30,8 @@ from appliance.state.files import FILE_MODE, flush_folder, flush_tree, make_fold
 from appliance.state.layout import StateLayout
 from appliance.state.opening import SECRET_BYTES, OpenState, hold_state, lock_descriptor, open_state, secret_id
 from audit.checkpoint import LogSigner
-from audit.content import SubjectKeyring
 from audit.store import create_log
+from audit.subject_keys.keyring import SubjectKeyring
 from offline_bundle.manifest import PolicyManifest
 from offline_bundle.policy_signature import sign_policy
 from offline_bundle.strict_json import canonical

@@ -16,9 +16,9 @@ from appliance.audit_trail import AuditTrail, Clock
 from appliance.errors import Unauthenticated
 from appliance.identity.authenticate import Authenticator
 from appliance.identity.key_store import KeyStore
-from audit.content import SubjectKeyring
 from audit.errors import AuditQueueFull
 from audit.event import Event, Receipt
+from audit.subject_keys.keyring import SubjectKeyring
 
 
 @settings(deadline=None)

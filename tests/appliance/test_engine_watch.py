@@ -10,9 +10,9 @@ import pytest
 from appliance.admission import AdmissionDoor
 from appliance.audit_trail import AuditTrail, Clock
 from appliance.engine_watch import EngineWatch
-from audit.content import SubjectKeyring
 from audit.errors import AuditHalted, AuditQueueFull
 from audit.event import Event, Receipt
+from audit.subject_keys.keyring import SubjectKeyring
 from engine.health import EngineExit, EngineHealth
 
 READY = EngineHealth(

@@ -12,7 +12,7 @@ from walk_bench import DEVELOPER, WalkBench, collect, completion
 
 from appliance.audit_trail import key_subject
 from appliance.errors import Unavailable
-from audit.content import Commitment
+from audit.subject_keys.commitment import Commitment
 
 STRANGER = replace(DEVELOPER, id="sam")
 
@@ -26,7 +26,7 @@ def bench(tmp_path: Path) -> Iterator[WalkBench]:
 
 
 def _database(bench: WalkBench) -> sqlite3.Connection:
-    with bench.trail._keyring._engine.connect() as connection:
+    with bench.trail._keyring._file._engine.connect() as connection:
         return connection.connection.dbapi_connection
 
 

@@ -10,12 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import audit.store
-from audit.content import Commitment, SubjectKeyring
 from audit.errors import AuditCorrupt, AuditError, KeyringUnusable, LogUnusable, SettingRefused
 from audit.export import export_log
 from audit.reader import AuditReader
 from audit.recovery import recover_head
 from audit.store import open_engine, snapshot
+from audit.subject_keys.commitment import Commitment
+from audit.subject_keys.keyring import SubjectKeyring
 from audit.verify import verify_log
 from audit.writer import AuditWriter, WriterConfig
 
@@ -92,7 +93,7 @@ def whole_keyring(tmp_path_factory: pytest.TempPathFactory) -> tuple[bytes, dict
     path = tmp_path_factory.mktemp("whole") / "subject_keys.db"
     with SubjectKeyring.create(path, KEK) as keyring:
         made = {subject: keyring.commitment(subject, "req-1", "prompt", b"hello") for subject in SUBJECTS}
-        keyring._empty_write_ahead_log()
+        keyring._file.empty_write_ahead_log()
     return path.read_bytes(), made
 
 
@@ -337,7 +338,7 @@ def use_keyring(keyring: SubjectKeyring, subject: str, commitment: Commitment) -
 def test_a_file_that_became_read_only_refuses_and_is_not_called_damaged(keys: Path, use: str) -> None:
     """Nothing of a failed call stays behind, and the next one works once the machine lets it."""
     with SubjectKeyring(keys, KEK) as keyring:
-        with keyring._engine.connect() as connection:
+        with keyring._file._engine.connect() as connection:
             raw = connection.connection.dbapi_connection
         before = raw.execute("SELECT * FROM subject_key ORDER BY key_id").fetchall()
         raw.execute("PRAGMA query_only=ON")  # what a file system that became read-only says

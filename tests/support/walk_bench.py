@@ -25,12 +25,12 @@ from appliance.metrics import ServingMetrics
 from appliance.recorder import RequestRecorder
 from appliance.serve import Walk
 from audit.checkpoint import LogSigner
-from audit.content import SubjectKeyring
 from audit.errors import AuditHalted
 from audit.event import Event, Receipt
 from audit.reader import AuditReader, EntryFilter
 from audit.report import Report
 from audit.store import create_log
+from audit.subject_keys.keyring import SubjectKeyring
 from audit.verify import verify_log
 from audit.writer import AuditWriter, WriterConfig
 from engine.errors import QueueFull

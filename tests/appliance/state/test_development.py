@@ -19,8 +19,8 @@ from appliance.state.development import Provisioned, provision_development
 from appliance.state.errors import StateCorrupt, StateInUse, StateUnusable
 from appliance.state.layout import StateLayout
 from appliance.state.opening import hold_state, open_state, read_approvals
-from audit.content import SubjectKeyring
 from audit.reader import AuditReader
+from audit.subject_keys.keyring import SubjectKeyring
 from offline_bundle.errors import TrustError
 from offline_bundle.trust_root import Role
 from policies.bundle import policy_digest, read_source_bundle

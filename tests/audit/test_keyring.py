@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from audit.content import Commitment, SubjectKeyring, read_key_encryption_key
 from audit.errors import AuditCorrupt, KeyRefused, LogExists, LogMissing, SettingRefused, SubjectErased
+from audit.subject_keys.commitment import Commitment, content_hmac
+from audit.subject_keys.keyring import SubjectKeyring
 
 KEK = b"\x21" * 32
 
@@ -149,29 +150,9 @@ def test_a_keyring_is_created_once_kept_private_and_never_made_by_opening(tmp_pa
         SubjectKeyring(path, KEK)
 
 
-def test_a_key_file_is_raw_or_hexadecimal_and_private(tmp_path: Path) -> None:
-    """Anything else is refused with the reason."""
-    file = tmp_path / "kek"
-    for content in (KEK, KEK.hex().encode(), KEK.hex().encode() + b"\n"):
-        file.write_bytes(content)
-        file.chmod(0o600)
-        assert read_key_encryption_key(file) == KEK
-    for content in (b"", b"short", b"zz" * 32, b"21" * 31):
-        file.write_bytes(content)
-        with pytest.raises(KeyRefused):
-            read_key_encryption_key(file)
-    file.chmod(0o644)
-    with pytest.raises(KeyRefused, match="open to others"):
-        read_key_encryption_key(file)
-    with pytest.raises(KeyRefused, match="cannot be read"):
-        read_key_encryption_key(tmp_path / "absent")
-
-
 @given(st.tuples(st.text(max_size=5), st.text(max_size=5)), st.tuples(st.text(max_size=5), st.text(max_size=5)))
 @settings(max_examples=50, deadline=None)
 def test_request_and_phase_cannot_run_into_each_other(one: tuple[str, str], other: tuple[str, str]) -> None:
     """('ab', 'c') and ('a', 'bc') are two contexts."""
-    from audit.content import _commit  # noqa: PLC0415 - the pure part alone
-
-    same = _commit(KEK, *one, b"x") == _commit(KEK, *other, b"x")
+    same = content_hmac(KEK, *one, b"x") == content_hmac(KEK, *other, b"x")
     assert same == (one == other)

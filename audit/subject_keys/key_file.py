@@ -1,0 +1,219 @@
+"""The SQLite file of wrapped subject keys: by mark, by id, and destroyed without a trace.
+
+Promise: a key that `insert` returned from is flushed; a key that `destroy` returned from is in no page of the file and
+its journal.  Every setting that this rests on is written, read back and compared on connecting.  A fault of the
+database is an `AuditError` that names the file: `AuditCorrupt` for damage, `KeyringUnusable` for the machine's no.
+
+Never: make a file that is missing, open one that others may read, see a key in the clear.  One connection, not safe to
+share: the caller orders its calls.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import quote
+
+from sqlalchemy import (
+    Column,
+    Connection,
+    Engine,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Table,
+    Text,
+    create_engine,
+    event,
+    insert,
+    select,
+    update,
+)
+from sqlalchemy.pool import StaticPool
+
+from audit.errors import (
+    AuditCorrupt,
+    KeyRefused,
+    KeyringUnusable,
+    LogExists,
+    LogMissing,
+    SettingRefused,
+    SubjectErased,
+)
+from audit.faults import DAMAGE_HINT, naming_file, require_content
+from audit.subject_keys.key_encryption import WrappedKey
+
+_FORMAT = 2
+_SETTINGS: tuple[tuple[str, str, object], ...] = (
+    ("journal_mode", "WAL", "wal"),
+    ("synchronous", "FULL", 2),
+    ("fullfsync", "ON", 1),
+    ("checkpoint_fullfsync", "ON", 1),
+    ("secure_delete", "ON", 1),
+    ("trusted_schema", "OFF", 0),
+)
+
+_metadata = MetaData()
+_subject_key = Table(
+    "subject_key",
+    _metadata,
+    Column("key_id", Text, primary_key=True),
+    Column("subject_mark", LargeBinary, nullable=False, index=True),
+    Column("nonce", LargeBinary),
+    Column("wrapped", LargeBinary),
+    Column("destroyed", Integer, nullable=False),
+    sqlite_strict=True,
+)
+_key_check = Table(
+    "key_check",
+    _metadata,
+    Column("nonce", LargeBinary, nullable=False),
+    Column("wrapped", LargeBinary, nullable=False),
+    sqlite_strict=True,
+)
+"""One row, of no other use than to tell the right key-encryption key before the first subject comes."""
+
+
+class KeyFile:
+    """One open file; nothing is read from it before the first call."""
+
+    def __init__(self, path: Path) -> None:
+        if not path.is_file():
+            raise LogMissing(path)
+        if path.stat().st_mode & 0o077:
+            raise SettingRefused("the subject keys' file mode", "0o600", oct(path.stat().st_mode & 0o777))
+        require_content(path)
+        self.path = path
+        self._engine = _engine(path)
+
+    @classmethod
+    def create(cls, path: Path, check_value: WrappedKey) -> None:
+        """Make a file without subjects."""
+        try:
+            os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+        except FileExistsError as error:
+            raise LogExists(path) from error
+        with naming_file(path, KeyringUnusable):
+            raw = sqlite3.connect(path)
+            raw.execute(f"PRAGMA user_version={_FORMAT}")
+            raw.close()
+            engine = _engine(path)
+            with engine.begin() as connection:
+                _metadata.create_all(connection)
+                row = {"nonce": check_value.nonce, "wrapped": check_value.wrapped}
+                connection.execute(insert(_key_check).values(row))
+            engine.dispose()
+
+    def close(self) -> None:
+        """Let the file go."""
+        self._engine.dispose()
+
+    def require_sound(self) -> tuple[bytes | None, bytes | None]:
+        """Refuse damage now, not at some subject's next request; return nonce and wrapped key of the check value.
+
+        The indexes too: a mark that a damaged index no longer finds would get a second key, and its first one would
+        outlive the subject's erasure.
+        """
+        with self._transaction() as connection:
+            problem = connection.exec_driver_sql("PRAGMA integrity_check(1)").scalar_one()
+            if problem != "ok":
+                raise AuditCorrupt(None, problem, hint=DAMAGE_HINT, path=self.path)
+            connection.execute(select(_subject_key).limit(1)).all()
+            check = connection.execute(select(_key_check)).one()
+        return check.nonce, check.wrapped
+
+    def require_writable(self) -> None:
+        """Refuse a file that could not take a new key now: a write that is flushed, and changes nothing."""
+        with self._transaction() as connection:
+            connection.execute(update(_key_check).values(nonce=_key_check.c.nonce))
+
+    def living(self, mark: bytes) -> WrappedKey | None:
+        """Return the one key of a subject that was not destroyed."""
+        columns = (_subject_key.c.key_id, _subject_key.c.nonce, _subject_key.c.wrapped)
+        query = select(*columns).where(_subject_key.c.subject_mark == mark, _subject_key.c.destroyed == 0)
+        with self._transaction() as connection:
+            row = connection.execute(query).one_or_none()
+        return None if row is None else WrappedKey(row.key_id, row.nonce, row.wrapped)
+
+    def by_id(self, key_id: str) -> WrappedKey:
+        """Return a living key.
+
+        Raises:
+            SubjectErased: it was destroyed.
+            KeyRefused: there was never such a key here.
+        """
+        with self._transaction() as connection:
+            row = connection.execute(select(_subject_key).where(_subject_key.c.key_id == key_id)).one_or_none()
+        if row is None:
+            raise KeyRefused(f"there is no subject key {key_id}", hint="is this the keyring beside that log?")
+        if row.destroyed:
+            raise SubjectErased(key_id)
+        return WrappedKey(row.key_id, row.nonce, row.wrapped)
+
+    def insert(self, mark: bytes, new: WrappedKey) -> None:
+        """Keep a key for a subject that has no living one."""
+        row = {
+            "key_id": new.key_id,
+            "subject_mark": mark,
+            "nonce": new.nonce,
+            "wrapped": new.wrapped,
+            "destroyed": 0,
+        }
+        with self._transaction() as connection:
+            connection.execute(insert(_subject_key).values(row))
+
+    def destroy(self, mark: bytes) -> tuple[str, ...]:
+        """Destroy every living key of a subject for good; return their ids."""
+        living = (_subject_key.c.subject_mark == mark, _subject_key.c.destroyed == 0)
+        with self._transaction() as connection:
+            key_ids = tuple(connection.execute(select(_subject_key.c.key_id).where(*living)).scalars())
+            gone = update(_subject_key).where(*living).values(nonce=None, wrapped=None, destroyed=1)
+            connection.execute(gone)
+        self.empty_write_ahead_log()
+        return key_ids
+
+    def empty_write_ahead_log(self) -> None:
+        """Leave no old page image behind: `secure_delete` cleans the main file, this the journal."""
+        with naming_file(self.path, KeyringUnusable):
+            raw = self._engine.raw_connection()
+            try:
+                busy, _, _ = raw.cursor().execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+            finally:
+                raw.close()
+        if busy:
+            raise SettingRefused("the subject keys' journal", "emptied", "held by a reader")
+
+    @contextmanager
+    def _transaction(self) -> Iterator[Connection]:
+        with naming_file(self.path, KeyringUnusable), self._engine.begin() as connection:
+            yield connection
+
+
+def _engine(path: Path) -> Engine:
+    def connect() -> sqlite3.Connection:
+        uri = f"file:{quote(str(path.absolute()))}?mode=rw"
+        connection = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False)
+        try:
+            _prove_settings(connection, path)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    engine = create_engine("sqlite://", creator=connect, hide_parameters=True, poolclass=StaticPool)
+    event.listen(engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN IMMEDIATE"))
+    return engine
+
+
+def _prove_settings(connection: sqlite3.Connection, path: Path) -> None:
+    [(written_as,)] = connection.execute("PRAGMA user_version").fetchall()
+    if written_as != _FORMAT:
+        raise SettingRefused(f"{path}: the format", _FORMAT, written_as)
+    for name, value, expected in _SETTINGS:
+        connection.execute(f"PRAGMA {name}={value}").fetchall()
+        [(found,)] = connection.execute(f"PRAGMA {name}").fetchall()
+        if found != expected:
+            raise SettingRefused(f"{path}: SQLite's {name}", expected, found)

@@ -1,0 +1,113 @@
+"""Commitments to content that can be proven while the subject's key lives, and never after it is destroyed.
+
+A subject without a living key gets one with its first commitment: that call writes and flushes it, later ones work from
+memory.  Destroying forgets the key in memory first, then in the file; a person who comes back gets another key.  The
+record of an erasure is the caller's to write.
+
+Never: a subject's name or a key in the clear passed to the file; two living keys for one subject.
+"""
+
+from __future__ import annotations
+
+import hmac
+from collections import OrderedDict
+from pathlib import Path
+from threading import Lock
+from types import TracebackType
+from typing import Self
+
+from audit.subject_keys.commitment import Commitment, content_hmac
+from audit.subject_keys.key_encryption import KeyEncryption, SubjectKey
+from audit.subject_keys.key_file import KeyFile
+
+_CACHE_LEN = 4_096
+
+
+class SubjectKeyring:
+    """The subject keys under one key-encryption key; safe to use from several threads.
+
+    A fault of the database is an `AuditError` that names the file: `AuditCorrupt` for damage or the wrong
+    key-encryption key, `KeyringUnusable` for the machine's no.
+    """
+
+    def __init__(self, path: Path, key_encryption_key: bytes) -> None:
+        # Guarded by the lock, which also orders the file's one connection:
+        self._lock = Lock()
+        self._cache: OrderedDict[bytes, SubjectKey] = OrderedDict()
+        """Living keys by mark, least recently used first."""
+        self._file = KeyFile(path)
+        try:
+            self._encryption = KeyEncryption(key_encryption_key)
+            self._encryption.require_own(*self._file.require_sound(), path)
+        except BaseException:
+            self._file.close()
+            raise
+
+    @classmethod
+    def create(cls, path: Path, key_encryption_key: bytes) -> Self:
+        """Make an empty keyring."""
+        KeyFile.create(path, KeyEncryption(key_encryption_key).new_check_value())
+        return cls(path, key_encryption_key)
+
+    def __enter__(self) -> Self:
+        """Return itself."""
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        """Close."""
+        self.close()
+
+    def close(self) -> None:
+        """Forget the keys in memory and let the file go."""
+        with self._lock:
+            self._cache.clear()
+            self._file.close()
+
+    def commitment(self, subject_id: str, request_id: str, phase: str, content: bytes) -> Commitment:
+        """Commit to content; a subject without a living key gets a new one."""
+        mark = self._encryption.mark(subject_id)
+        with self._lock:
+            key = self._living_key(mark) or self._new_key(mark)
+        return Commitment(key.key_id, content_hmac(key.key, request_id, phase, content))
+
+    def prove_writable(self) -> None:
+        """Prove that a subject without a key could have one now: a write that is flushed, and changes nothing."""
+        with self._lock:
+            self._file.require_writable()
+
+    def check(self, commitment: Commitment, request_id: str, phase: str, content: bytes) -> bool:
+        """Tell whether the commitment is to this content.
+
+        Raises:
+            SubjectErased: the key was destroyed; nobody can tell any more.
+            KeyRefused: there was never such a key here.
+        """
+        with self._lock:
+            key = self._encryption.unwrap(self._file.by_id(commitment.key_id), self._file.path)
+        return hmac.compare_digest(content_hmac(key.key, request_id, phase, content), commitment.hmac_hex)
+
+    def destroy(self, subject_id: str) -> tuple[str, ...]:
+        """Destroy every living key of a subject for good; return their ids, for the record that the caller owes."""
+        mark = self._encryption.mark(subject_id)
+        with self._lock:
+            self._cache.pop(mark, None)
+            return self._file.destroy(mark)
+
+    def _living_key(self, mark: bytes) -> SubjectKey | None:
+        cached = self._cache.get(mark)
+        if cached is not None:
+            self._cache.move_to_end(mark)
+            return cached
+        stored = self._file.living(mark)
+        return None if stored is None else self._remember(mark, self._encryption.unwrap(stored, self._file.path))
+
+    def _new_key(self, mark: bytes) -> SubjectKey:
+        key, wrapped = self._encryption.new_key()
+        self._file.insert(mark, wrapped)
+        return self._remember(mark, key)
+
+    def _remember(self, mark: bytes, key: SubjectKey) -> SubjectKey:
+        self._cache[mark] = key
+        if len(self._cache) > _CACHE_LEN:
+            self._cache.popitem(last=False)
+        return key
