@@ -19,11 +19,15 @@ import pytest
 from live_appliance import LiveAppliance, running_appliance
 
 from appliance.api.openai_completions import MAX_SEQUENCES
+from appliance.prompting import MAX_ANSWER_LOGPROBS
 
 HANG_S = 90
 """Nothing here may take so long; a socket that waits longer fails the test."""
 TCP_TABLE, ESTABLISHED = Path("/proc/net/tcp"), "01"
 SEND_BUFFER = Path("/proc/sys/net/ipv4/tcp_wmem")
+NUM_LOGPROBS = 20
+MOST_TOKENS = MAX_ANSWER_LOGPROBS // (MAX_SEQUENCES * (1 + NUM_LOGPROBS))
+"""Of each answer, when a request asks for the largest body there is."""
 BODY_DEADLINE_S = "1.5"
 WRITE_DEADLINE_S = "1.5"
 
@@ -180,11 +184,11 @@ def test_a_client_that_stops_reading_a_stream_is_cancelled(strict: LiveAppliance
     body = {
         "model": "starter",
         "prompt": "The pump",
-        "n": 16,
-        "max_tokens": 1500,
+        "n": MAX_SEQUENCES,
+        "max_tokens": MOST_TOKENS,
         "ignore_eos": True,
         "stream": True,
-        "logprobs": 20,
+        "logprobs": NUM_LOGPROBS,
     }
     with _connect(strict, receive_bytes=4096) as connection:
         connection.sendall(_request(strict, body))
@@ -192,7 +196,7 @@ def test_a_client_that_stops_reading_a_stream_is_cancelled(strict: LiveAppliance
         end = _terminal(strict, _header(head, "x-request-id"))
     assert end["kind"] == "request:cancelled"
     assert end["facts"]["code"] == "client_stalled"
-    assert end["facts"]["completion_tokens"] < 16 * 1500
+    assert end["facts"]["completion_tokens"] < MAX_SEQUENCES * MOST_TOKENS
 
 
 def test_a_client_that_vanishes_before_a_whole_answer_is_cancelled(strict: LiveAppliance):
@@ -322,7 +326,14 @@ def test_absurd_numbers_are_refused_by_name(strict: LiveAppliance, change: dict,
 
 def _big_answer(live: LiveAppliance) -> bytes:
     """A request whose whole answer is far larger than what the kernel's socket buffers hold."""
-    body = {"model": "starter", "prompt": "The pump", "n": 16, "max_tokens": 900, "ignore_eos": True, "logprobs": 20}
+    body = {
+        "model": "starter",
+        "prompt": "The pump",
+        "n": MAX_SEQUENCES,
+        "max_tokens": MOST_TOKENS // 2,
+        "ignore_eos": True,
+        "logprobs": NUM_LOGPROBS,
+    }
     return _request(live, body, "connection: close")
 
 
