@@ -39,6 +39,7 @@ class ChoiceText:
         self.num_cached_tokens: int | None = None
         self.num_preemptions = 0
         self.queue_time_s: float | None = None
+        self.prefill_time_s: float | None = None
         self._tokenizer = tokenizer
         self._decoder = IncrementalDecoder(tokenizer)
         self._stops = StopMatcher(stops, include_stop=include_stop)
@@ -72,6 +73,8 @@ class ChoiceText:
             self.num_cached_tokens = event.num_cached_tokens
         if event.queue_time_s is not None:
             self.queue_time_s = event.queue_time_s
+        if event.prefill_time_s is not None:
+            self.prefill_time_s = event.prefill_time_s
         self.num_preemptions = event.num_preemptions
         released = ""
         for position, token_id in enumerate(event.token_ids):

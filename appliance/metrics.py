@@ -1,36 +1,40 @@
 """The one metrics registry: engine series under vLLM's names, our own under `cloister_`.
 
+A series with vLLM's name measures what vLLM's does; `docs/operate.md` lists them.  Its `request_` series, but two, are
+observed once per sequence (a request has `n` of them per prompt), when the terminal record of its request is durable.
 Labels are bounded: model, engine, closed sets of kinds, codes, routes and statuses.  Never a prompt, a user or a path
 that a client chose.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
-from prometheus_client.registry import Collector
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Summary, generate_latest
 
 from appliance.audit_trail import Kind
+from appliance.engine_metrics import EngineCollector
+from engine.request import FinishReason
 
 if TYPE_CHECKING:
     from appliance.running import Running
     from engine.health import EngineStats
 
 LATENCY_S = (
-    *(0.001, 0.002, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.75, 1.0, 1.5),
-    *(2.0, 2.5, 5.0, 7.5, 10.0, 15.0, 20.0, 30.0, 40.0, 50.0, 60.0, 80.0, 120.0, 160.0, 240.0, 480.0, 640.0, 2560.0),
+    *(0.001, 0.002, 0.005, 0.01, 0.02, 0.025, 0.04, 0.05, 0.06, 0.075, 0.08, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.75),
+    *(0.8, 1.0, 1.5, 2.0, 2.5, 5.0, 7.5, 10.0, 15.0, 20.0, 30.0, 40.0, 50.0, 60.0, 80.0, 120.0, 160.0, 240.0, 480.0),
+    *(640.0, 960.0, 1920.0, 2560.0, 7680.0),
 )
 """A superset of vLLM's boundaries for every time series, so that its quantile queries keep working."""
-TOKENS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000, 20000, 50000, 100000)
+TOKENS = tuple(digit * 10**power for power in range(6) for digit in (1, 2, 5))
+CHOICES = (1, 2, 5, 10, 20, 50, 100)
+HTTP_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 600.0)
 COMMIT_S = (0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.03, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0)
-FINISHED_REASON = {
-    Kind.REQUEST_COMPLETED: "stop",
-    Kind.REQUEST_CANCELLED: "abort",
-    Kind.REQUEST_FAILED: "error",
-}
+FINISHED_REASONS: dict[FinishReason, str] = {"stop": "stop", "length": "length", "cancelled": "abort", "error": "error"}
+"""How a sequence ended -> vLLM's word for it."""
+WITHHELD: dict[Kind, FinishReason] = {Kind.REQUEST_CANCELLED: "cancelled", Kind.REQUEST_FAILED: "error"}
+"""Requests without an answer: whatever a sequence of theirs had come to, nobody was given it as finished."""
 
 
 class ServingMetrics:
@@ -45,25 +49,55 @@ class ServingMetrics:
             family = Histogram(name, text, names, registry=self.registry, buckets=buckets)
             return family.labels(**self._labels)
 
-        self._ttft = histogram("vllm:time_to_first_token_seconds", "From admission to the first token.", LATENCY_S)
-        self._itl = histogram("vllm:inter_token_latency_seconds", "Between tokens of one sequence.", LATENCY_S)
+        self._ttft = histogram("vllm:time_to_first_token_seconds", "From arrival to the first token.", LATENCY_S)
+        self._itl = histogram("vllm:inter_token_latency_seconds", "Between two tokens of a sequence.", LATENCY_S)
         self._tpot = histogram(
-            "vllm:request_time_per_output_token_seconds", "Mean time per output token of a request.", LATENCY_S
+            "vllm:request_time_per_output_token_seconds", "Mean time per token after the first.", LATENCY_S
         )
-        self._e2e = histogram("vllm:e2e_request_latency_seconds", "From admission to the terminal record.", LATENCY_S)
-        self._queue = histogram("vllm:request_queue_time_seconds", "Wait in the engine's queue.", LATENCY_S)
-        self._prompt_len = histogram("vllm:request_prompt_tokens", "Prompt tokens of a request.", TOKENS)
-        self._output_len = histogram("vllm:request_generation_tokens", "Output tokens of a request.", TOKENS)
-        self._n = histogram("vllm:request_params_n", "Choices asked for.", TOKENS[:8])
-        self._max_tokens = histogram("vllm:request_params_max_tokens", "max_tokens granted.", TOKENS)
-        self._success = Counter(
-            "vllm:request_success", "Requests ended, by reason.", (*names, "finished_reason"), registry=self.registry
+        self._e2e = histogram("vllm:e2e_request_latency_seconds", "From arrival to the terminal record.", LATENCY_S)
+        self._queue = histogram("vllm:request_queue_time_seconds", "Until first scheduling.", LATENCY_S)
+        self._prefill = histogram(
+            "vllm:request_prefill_time_seconds", "From first scheduling to the first token.", LATENCY_S
         )
-        self.http_requests = Counter(
+        self._decode = histogram("vllm:request_decode_time_seconds", "From the first token to the last.", LATENCY_S)
+        self._inference = histogram(
+            "vllm:request_inference_time_seconds", "From first scheduling to the last token.", LATENCY_S
+        )
+        self._prompt_len = histogram("vllm:request_prompt_tokens", "Prompt tokens.", TOKENS)
+        self._computed_len = histogram(
+            "vllm:request_prefill_kv_computed_tokens", "Prompt tokens that the cache did not hold.", TOKENS
+        )
+        self._output_len = histogram("vllm:request_generation_tokens", "Tokens generated.", TOKENS)
+        self._max_tokens = histogram("vllm:request_params_max_tokens", "max_tokens as granted.", TOKENS)
+        self._n = histogram("vllm:request_params_n", "Sequences asked for, per prompt.", CHOICES)
+        self._longest = histogram(
+            "vllm:request_max_num_generation_tokens", "Tokens of a prompt's longest sequence.", TOKENS
+        )
+        success = Counter(
+            "vllm:request_success", "Sequences ended, by reason.", (*names, "finished_reason"), registry=self.registry
+        )
+        self._success = {
+            finish: success.labels(**self._labels, finished_reason=reason)
+            for finish, reason in FINISHED_REASONS.items()
+        }
+        self._http_requests = Counter(
             "http_requests",
             "Answers by handler, method and status.",
             ("handler", "method", "status"),
             registry=self.registry,
+        )
+        self._http_seconds = Histogram(
+            "http_request_duration_seconds",
+            "From the head of a request to the last byte of its answer.",
+            ("handler", "method"),
+            registry=self.registry,
+            buckets=HTTP_S,
+        )
+        self._http_request_bytes = Summary(
+            "http_request_size_bytes", "Bodies that were read.", ("handler",), registry=self.registry
+        )
+        self._http_response_bytes = Summary(
+            "http_response_size_bytes", "Bodies that were sent.", ("handler",), registry=self.registry
         )
         self.records = Counter("cloister_audit_records", "Leaves appended.", ("kind",), registry=self.registry)
         self.commit_seconds = Histogram(
@@ -77,7 +111,10 @@ class ServingMetrics:
             buckets=COMMIT_S,
         )
         self.leaves_per_commit = Histogram(
-            "cloister_audit_leaves_per_commit", "Group commit size.", registry=self.registry, buckets=TOKENS[:9]
+            "cloister_audit_leaves_per_commit",
+            "Group commit size.",
+            registry=self.registry,
+            buckets=(1, 2, 5, 10, 20, 50, 100, 200, 500),
         )
         self.policy_decisions = Counter(
             "cloister_policy_decisions", "Answers of policy.", ("action", "effect"), registry=self.registry
@@ -90,10 +127,10 @@ class ServingMetrics:
 
     def watch_engine(self, stats: Callable[[], EngineStats]) -> None:
         """Read the engine's own counts at every scrape."""
-        self.registry.register(_EngineCollector(stats, self._labels))
+        self.registry.register(EngineCollector(stats, self._labels))
 
     def first_token(self, seconds: float) -> None:
-        """Note the time to a request's first token."""
+        """Note the time from a request's arrival to the first token of one of its sequences."""
         self._ttft.observe(seconds)
 
     def next_tokens(self, seconds: float, num_tokens: int) -> None:
@@ -102,68 +139,59 @@ class ServingMetrics:
             self._itl.observe(seconds / num_tokens)
 
     def request_ended(self, running: Running, kind: Kind, total_s: float) -> None:
-        """Note a request's end."""
-        usage = running.usage()
+        """Note a request's end: every sequence, and every prompt's group of `n`.
+
+        Args:
+            running: with its choices as they ended.
+            kind: of the terminal record.
+            total_s: from arrival until that record was durable; only then the answer may end.
+        """
+        for index in range(len(running.choices)):
+            self._sequence_ended(running, index, kind, total_s)
+        n = running.request.n
+        for start in range(0, len(running.choices), n):
+            self._n.observe(n)
+            self._longest.observe(max(choice.num_tokens for choice in running.choices[start : start + n]))
+
+    def _sequence_ended(self, running: Running, index: int, kind: Kind, total_s: float) -> None:
+        choice, planned = running.choices[index], running.plan.choices[index]
+        num_prompt_tokens = len(planned.token_ids)
         self._e2e.observe(total_s)
-        self._prompt_len.observe(usage.prompt_tokens)
-        self._output_len.observe(usage.completion_tokens)
-        self._n.observe(running.request.n)
-        self._max_tokens.observe(running.plan.max_tokens)
-        if (queue_ms := running.queue_ms()) is not None:
-            self._queue.observe(queue_ms / 1000)
-        if usage.completion_tokens > 1 and (first_ms := running.first_token_ms()) is not None:
-            self._tpot.observe(max(0.0, total_s - first_ms / 1000) / (usage.completion_tokens - 1))
-        reason = FINISHED_REASON[kind]
-        if kind is Kind.REQUEST_COMPLETED and any(finish.reason == "length" for finish in running.finishes()):
-            reason = "length"
-        self._success.labels(**self._labels, finished_reason=reason).inc()
+        self._prompt_len.observe(num_prompt_tokens)
+        self._output_len.observe(choice.num_tokens)
+        self._max_tokens.observe(planned.params.max_tokens)
+        if choice.num_cached_tokens is not None:
+            self._computed_len.observe(num_prompt_tokens - choice.num_cached_tokens)
+        if choice.queue_time_s is not None:
+            self._queue.observe(choice.queue_time_s)
+        if choice.prefill_time_s is not None:
+            decode_s = running.decode_s(index)
+            self._prefill.observe(choice.prefill_time_s)
+            self._decode.observe(decode_s)
+            self._inference.observe(choice.prefill_time_s + decode_s)
+            if choice.num_tokens > 1:
+                self._tpot.observe(decode_s / (choice.num_tokens - 1))
+        finish = choice.finish.reason if choice.finish is not None else "error"
+        self._success[WITHHELD.get(kind, finish)].inc()
+
+    def http_answered(
+        self, handler: str, method: str, status: int, *, seconds: float, request_bytes: int, response_bytes: int
+    ) -> None:
+        """Note one HTTP answer.
+
+        Args:
+            handler: the route's template, never a path that a client made up.
+            method: one that the route takes, or `unknown`.
+            status: 0 when no head went out.
+            seconds: until the last byte was handed over.
+            request_bytes: of the body, as far as it was read.
+            response_bytes: of the body, as far as it was sent.
+        """
+        self._http_requests.labels(handler, method, str(status)).inc()
+        self._http_seconds.labels(handler, method).observe(seconds)
+        self._http_request_bytes.labels(handler).observe(request_bytes)
+        self._http_response_bytes.labels(handler).observe(response_bytes)
 
     def render(self) -> bytes:
         """Give the text exposition."""
         return generate_latest(self.registry)
-
-
-class _EngineCollector(Collector):
-    """Turns the engine's latest counts into series when somebody scrapes."""
-
-    def __init__(self, stats: Callable[[], EngineStats], labels: dict[str, str]) -> None:
-        self._stats = stats
-        self._names = tuple(labels)
-        self._values = tuple(labels.values())
-
-    def collect(self) -> Iterable[Metric]:
-        """Give one family per series."""
-        stats = self._stats()
-        core = stats.core
-        gauges = (
-            ("vllm:num_requests_running", "Sequences in the running batch.", core.num_running if core else 0),
-            ("vllm:num_requests_waiting", "Sequences waiting.", core.num_waiting if core else 0),
-            ("vllm:kv_cache_usage_perc", "KV pages in use, 0 to 1.", core.kv_usage_perc if core else 0.0),
-            (
-                "cloister_kv_waste_ratio",
-                "Unused slots in the pages of live sequences, 0 to 1.",
-                core.kv_waste_perc if core else 0.0,
-            ),
-        )
-        counters = (
-            ("vllm:prompt_tokens", "Prompt tokens computed or taken from the cache.", stats.num_prompt_tokens),
-            ("vllm:prompt_tokens_cached", "Prompt tokens taken from the cache.", stats.num_cached_tokens),
-            ("vllm:generation_tokens", "Tokens generated.", stats.num_output_tokens),
-            ("vllm:prefix_cache_queries", "Tokens looked up in the prefix cache.", stats.num_prompt_tokens),
-            ("vllm:prefix_cache_hits", "Tokens found in the prefix cache.", stats.num_cached_tokens),
-            ("vllm:num_preemptions", "Preemptions.", stats.num_preemptions),
-            ("cloister_engine_steps", "Engine steps.", stats.num_steps),
-            ("cloister_engine_restarts", "Restarts of the engine process.", stats.restarts),
-        )
-        for name, text, value in gauges:
-            gauge = GaugeMetricFamily(name, text, labels=self._names)
-            gauge.add_metric(self._values, value)
-            yield gauge
-        for name, text, value in counters:
-            counter = CounterMetricFamily(name, text, labels=self._names)
-            counter.add_metric(self._values, value)
-            yield counter
-
-    def describe(self) -> Iterable[Metric]:
-        """Nothing is known before the engine runs."""
-        return []

@@ -70,7 +70,8 @@ class Running:
         self._admission: Admission | None = None
         self._opened: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         """Done once the choices are queued, or with the reason why there will be no answer."""
-        self._first_token_ns: int | None = None
+        self._first_token_ns: dict[int, int] = {}
+        """Choice index -> time of its first token."""
         self._last_token_ns: dict[int, int] = {}
         """Choice index -> time of its latest token."""
         self._answers: asyncio.Queue[Answer | ApplianceError] = asyncio.Queue()
@@ -147,12 +148,16 @@ class Running:
     def note_tokens(self, index: int, now_ns: int, num_tokens: int, metrics: ServingMetrics) -> None:
         """Take the time of new tokens of one choice."""
         last_ns = self._last_token_ns.get(index)
-        if self._first_token_ns is None:
-            self._first_token_ns = now_ns
+        if last_ns is None:
+            self._first_token_ns[index] = now_ns
             metrics.first_token((now_ns - self.started_ns) / 1e9)
-        elif last_ns is not None:
+        else:
             metrics.next_tokens((now_ns - last_ns) / 1e9, num_tokens)
         self._last_token_ns[index] = now_ns
+
+    def decode_s(self, index: int) -> float:
+        """Seconds between the first and the latest token of one choice, which has one."""
+        return (self._last_token_ns[index] - self._first_token_ns[index]) / 1e9
 
     def queue_ms(self) -> int | None:
         """Longest wait of a choice in the engine's queue."""
@@ -161,7 +166,8 @@ class Running:
 
     def first_token_ms(self) -> int | None:
         """From admission's start to the first token."""
-        return None if self._first_token_ns is None else (self._first_token_ns - self.started_ns) // 1_000_000
+        first_ns = min(self._first_token_ns.values(), default=None)
+        return None if first_ns is None else (first_ns - self.started_ns) // 1_000_000
 
     def finishes(self) -> tuple[ChoiceFinish, ...]:
         """How every choice ended, in order."""

@@ -43,5 +43,6 @@ def build_core(config: EngineConfig, before_forward: BeforeForward) -> tuple[Eng
         kv_bytes=loaded.report.kv_bytes,
         verify_s=loaded.report.verify_s,
         build_s=loaded.report.build_s,
+        enable_prefix_cache=config.enable_prefix_cache,
     )
     return core, engine_info

@@ -77,10 +77,14 @@ class EngineCore:
         scheduled_at = self._now()
         plan = self._scheduler.plan()
         sampled = self._compute(plan)
+        computed_at = self._now()
         outcomes = tuple(map(self._judge, plan.sampling, sampled))
         self._scheduler.commit(plan, outcomes, scheduled_at)
-        ends = tuple(_event(end.sequence, Outcome(None, end.finish, end.error)) for end in plan.ended)
-        return ends + tuple(map(_event, plan.sampling, outcomes, (choice.logprobs for choice in sampled)))
+        ends = tuple(_event(end.sequence, Outcome(None, end.finish, end.error), computed_at) for end in plan.ended)
+        return ends + tuple(
+            _event(sequence, outcome, computed_at, choice.logprobs)
+            for sequence, outcome, choice in zip(plan.sampling, outcomes, sampled, strict=True)
+        )
 
     def stats(self) -> CoreStats:
         """Gauges as of now."""
@@ -114,10 +118,16 @@ class EngineCore:
         return Outcome(sampled.token_id, finish)
 
 
-def _event(sequence: Sequence, outcome: Outcome, logprobs: TokenLogprobs | None = None) -> StepEvent:
+def _event(
+    sequence: Sequence, outcome: Outcome, computed_at: float, logprobs: TokenLogprobs | None = None
+) -> StepEvent:
     """Tell what a committed step did for one sequence."""
-    first_scheduled_at = sequence.first_scheduled_at
-    is_first = not sequence.has_sent_event and first_scheduled_at is not None
+    scheduled_at = sequence.first_scheduled_at
+    num_cached_tokens, queue_time_s, prefill_time_s = None, None, None
+    if scheduled_at is not None and not sequence.has_sent_event:
+        num_cached_tokens, queue_time_s = sequence.num_cached_tokens, scheduled_at - sequence.added_at
+    if scheduled_at is not None and outcome.token_id is not None and len(sequence.output_token_ids) == 1:
+        prefill_time_s = computed_at - scheduled_at
     sequence.has_sent_event = True
     return StepEvent(
         request_id=sequence.request_id,
@@ -126,7 +136,8 @@ def _event(sequence: Sequence, outcome: Outcome, logprobs: TokenLogprobs | None 
         finish=outcome.finish,
         stop_token_id=outcome.token_id if outcome.finish == "stop" else None,
         error=outcome.error,
-        num_cached_tokens=sequence.num_cached_tokens if is_first else None,
-        queue_time_s=first_scheduled_at - sequence.added_at if is_first and first_scheduled_at is not None else None,
+        num_cached_tokens=num_cached_tokens,
+        queue_time_s=queue_time_s,
+        prefill_time_s=prefill_time_s,
         num_preemptions=sequence.num_preemptions,
     )

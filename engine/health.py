@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from engine.stats import CoreStats
+from engine.stats import CoreCounts, CoreStats
 
 EngineState = Literal["loading", "ready", "restarting", "failed", "stopped"]
 """loading: before the first success of `start`.  ready: a process serves.  restarting: it died, the queue is kept.
@@ -33,6 +33,7 @@ class EngineInfo:
     """Reading and hashing every file."""
     build_s: float
     """Making the model of what was read."""
+    enable_prefix_cache: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,18 +74,34 @@ class EngineHealth:
 class EngineStats:
     """Counters since `start`, over all processes, and the latest gauges of the present one."""
 
-    num_steps: int
+    # counted from the events of requests
     num_prompt_tokens: int
     """Prompt tokens of requests whose first event came."""
     num_cached_tokens: int
     """Those of them that the prefix cache held."""
+    num_last_tokens_recomputed: int
+    """Prompts that the prefix cache held but for the last token, which is computed because its logits are needed."""
     num_output_tokens: int
-    num_preemptions: int
+    num_nan_logits: int
+    """Requests that ended because their scores were not finite."""
     num_finished: tuple[tuple[str, int], ...]
     """(finish reason, requests), in alphabetical order."""
+
+    # counted by the cores
+    counts: CoreCounts
+    steps_by_tokens: tuple[tuple[int, int], ...]
+    """(tokens computed in one step, steps that computed so many), ascending; steps that computed none are left out."""
     restarts: int
+
+    # gauges
+    num_running: int
+    """Sequences in the running batch, as the last step of the present process left it."""
+    num_waiting: int
+    """All other live requests: queued, preempted, or kept for the process that is being started."""
     core: CoreStats | None
     """As the last step left it; None until a step of the present process finished."""
+    loaded: EngineInfo | None
+    """What the first process loaded; None before it had."""
 
 
 def has_progressed(*, now: float, busy_since: float | None, last_step_at: float | None, stall_limit_s: float) -> bool:

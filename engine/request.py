@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 FinishReason = Literal["stop", "length", "cancelled", "error"]
+NAN_LOGITS = "nan_logits"
+"""The error of a request whose scores are not finite: a fault of the model, its weights or the arithmetic."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,5 +97,7 @@ class StepEvent:
     """Prompt tokens taken from the prefix cache; set on the first event of a request."""
     queue_time_s: float | None = None
     """Seconds between the engine's receipt and first scheduling; set on the first event of a request."""
+    prefill_time_s: float | None = None
+    """Seconds between first scheduling and the first output token; set on the event that brings that token."""
     num_preemptions: int = 0
     """How often the request was preempted so far."""

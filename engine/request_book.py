@@ -52,6 +52,11 @@ class RequestBook:
         return self._num_running
 
     @property
+    def num_live(self) -> int:
+        """Requests that have not ended."""
+        return len(self._live)
+
+    @property
     def num_waiting(self) -> int:
         """Live requests that have not."""
         return len(self._live) - self._num_running

@@ -16,12 +16,12 @@ from torch import Tensor
 
 from engine.batch import SampledToken, SamplingRow
 from engine.denormals import denormals_flushed
+from engine.request import NAN_LOGITS
 from engine.sampling.draws import draw_key, exponential_noise
 from engine.sampling.logprobs import token_logprobs
 from engine.sampling.shaping import changes_scores, shape_scores
 from engine.sampling.truncation import truncate, truncates
 
-NAN_LOGITS = "nan_logits"
 INVALID_SCORES = "invalid_scores"
 NO_ALLOWED_TOKEN = "no_allowed_token"  # noqa: S105 - a stable code, not a password
 

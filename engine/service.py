@@ -60,6 +60,8 @@ class EngineService:
         self._on_change = on_change
         self._now = now
         self._book = RequestBook(now)
+        self._loaded: EngineInfo | None = None
+        """Set once, by `start`."""
         self._supervisor = Supervisor(
             config,
             restart=restart or RestartPolicy(),
@@ -79,7 +81,8 @@ class EngineService:
             EngineLoadError: it cannot be served; no process is left behind.
             EngineStopped: `stop` came first, or this is not the first call.
         """
-        return await self._supervisor.start()
+        self._loaded = await self._supervisor.start()
+        return self._loaded
 
     def submit(self, request: GenerationRequest) -> GenerationHandle:
         """Queue a request; its id must not be live.
@@ -136,7 +139,9 @@ class EngineService:
 
     def stats(self) -> EngineStats:
         """Give counters since `start` and the gauges of the last step."""
-        return self._book.tally.stats(self._supervisor.restarts)
+        return self._book.tally.stats(
+            restarts=self._supervisor.restarts, num_live=self._book.num_live, loaded=self._loaded
+        )
 
     def _check_admitting(self) -> None:
         state = self._supervisor.state
@@ -169,7 +174,7 @@ class EngineService:
                 for request_id in request_ids:
                     self._book.start(request_id)
             case Step(events, core_stats):
-                self._book.tally.core = core_stats
+                self._book.tally.take_step(core_stats)
                 for event in events:
                     self._book.deliver(event)
             case Refused(request_id, code):

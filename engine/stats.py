@@ -35,3 +35,26 @@ class CoreStats:
     recomputed_tokens: int = 0
     """Tokens computed again after a preemption."""
     num_preemptions: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class CoreCounts:
+    """Those counters of `CoreStats` that are told over all processes: sums, so that a restart loses nothing."""
+
+    num_steps: int = 0
+    prefix_cache_query_tokens: int = 0
+    prefix_cache_hit_tokens: int = 0
+    recomputed_tokens: int = 0
+    num_preemptions: int = 0
+
+    def plus(self, core: CoreStats | None) -> CoreCounts:
+        """Give the sum with what one core has counted."""
+        if core is None:
+            return self
+        return CoreCounts(
+            num_steps=self.num_steps + core.num_steps,
+            prefix_cache_query_tokens=self.prefix_cache_query_tokens + core.prefix_cache_query_tokens,
+            prefix_cache_hit_tokens=self.prefix_cache_hit_tokens + core.prefix_cache_hit_tokens,
+            recomputed_tokens=self.recomputed_tokens + core.recomputed_tokens,
+            num_preemptions=self.num_preemptions + core.num_preemptions,
+        )

@@ -228,14 +228,33 @@ def test_an_answer_that_outgrows_the_memory_ends_with_its_own_code_after_the_las
 
 
 def test_the_first_event_says_how_long_it_waited_and_what_was_cached():
-    """And only the first one; time is the caller's clock."""
+    """And only the first one; time is the caller's clock, looked at before and after each step's computation."""
     now = iter(range(100))
     core = build_contract_core(core_config(max_num_sequences=1), now=lambda: float(next(now)))
-    core.add(generation_request("a", range(9), max_tokens=2))  # added at 0
-    core.add(generation_request("b", range(9), max_tokens=2))  # added at 1, scheduled at 4
+    core.add(generation_request("a", range(9), max_tokens=2))  # added at 0, scheduled at 2
+    core.add(generation_request("b", range(9), max_tokens=2))  # added at 1, scheduled at 6
     transcript = run_to_end(core)
     assert [(e.queue_time_s, e.num_cached_tokens) for e in transcript.events["a"]] == [(2.0, 0), (None, None)]
-    assert [(e.queue_time_s, e.num_cached_tokens) for e in transcript.events["b"]] == [(3.0, 8), (None, None)]
+    assert [(e.queue_time_s, e.num_cached_tokens) for e in transcript.events["b"]] == [(5.0, 8), (None, None)]
+
+
+def test_the_event_of_the_first_token_says_how_long_the_prompt_took():
+    """From first scheduling to the first token, through all chunks of the prompt; no other event says it."""
+    now = iter(range(100))
+    core = build_contract_core(core_config(max_num_batched_tokens=4), now=lambda: float(next(now)))
+    core.add(generation_request("a", range(10), max_tokens=2))
+    transcript = run_to_end(core)
+    assert len(transcript.steps) == 4
+    assert [event.prefill_time_s for event in transcript.events["a"]] == [5.0, None]  # scheduled at 1, chosen at 6
+
+
+def test_a_request_that_ends_before_its_first_token_has_no_prefill_time(contract_core: ContractCore):
+    """Cancelled between two chunks of its prompt."""
+    contract_core.add(generation_request("a", [1] * 40))
+    contract_core.step()
+    contract_core.cancel("a")
+    (event,) = run_to_end(contract_core).events["a"]
+    assert (event.finish, event.prefill_time_s, event.num_cached_tokens) == ("cancelled", None, 0)
 
 
 def test_logprobs_come_with_their_tokens_and_only_when_asked_for(contract_core: ContractCore):

@@ -182,9 +182,9 @@ async def test_counters_outlive_the_process(tmp_path):
         age_s = engine.service.health().last_step_age_s
         await read(engine.service.submit(ask("after", 1, 2)))
         after = engine.service.stats()
-    assert (between.core, between.num_steps, age_s) == (None, 4, None)
+    assert (between.core, between.counts.num_steps, age_s) == (None, 4, None)
     assert after.core is not None
     assert (after.num_prompt_tokens, after.num_output_tokens) == (5, 8)
-    assert (after.num_steps, after.num_preemptions) == (8, 8)
+    assert (after.counts.num_steps, after.counts.num_preemptions) == (8, 8)
     assert after.num_finished == (("length", 2),)
     assert after.restarts == 1

@@ -34,7 +34,7 @@ async def test_cancelled_request_ends_within_one_step(tmp_path):
         handle.cancel()  # the fourth step waits for its permit
         engine.permit(1)
         rest = await read(handle)
-        num_steps = engine.service.stats().num_steps
+        num_steps = engine.service.stats().counts.num_steps
     assert tokens(rest) in ([], [5])
     assert rest[-1].finish == "cancelled"
     assert num_steps in (4, 5)  # the fourth, and the one that only ends the request

@@ -8,10 +8,10 @@ from hypothesis import strategies as st
 from scripted_service import ask
 
 from engine.build import engine_build
-from engine.health import has_progressed
+from engine.health import EngineStats, has_progressed
 from engine.request import StepEvent
 from engine.request_book import RequestBook
-from engine.stats import CoreStats
+from engine.stats import CoreCounts, CoreStats
 from engine.supervision import RestartPolicy
 
 
@@ -47,6 +47,11 @@ def test_progress_makes_the_count_begin_again(served_for_s, finished_requests, e
 def test_healthy_is_a_recent_step_or_nothing_to_do(busy_since, last_step_at, expected):
     """At time 100 with a limit of 10 seconds."""
     assert has_progressed(now=100.0, busy_since=busy_since, last_step_at=last_step_at, stall_limit_s=10.0) is expected
+
+
+def totals(book: RequestBook) -> EngineStats:
+    """What the service would tell of this book."""
+    return book.tally.stats(restarts=0, num_live=book.num_live, loaded=None)
 
 
 ids = st.sampled_from("abcd")
@@ -92,7 +97,7 @@ def test_every_request_ends_exactly_once(deeds):
     for handle in handles:
         finishes = [event.finish is not None for event in handle._unread]
         assert finishes == [False] * (len(finishes) - 1) + [True]
-    assert sum(count for _, count in book.tally.stats(0).num_finished) == len(handles)
+    assert sum(count for _, count in totals(book).num_finished) == len(handles)
 
 
 def test_tally_counts_every_prompt_once():
@@ -101,21 +106,71 @@ def test_tally_counts_every_prompt_once():
     book.open(ask("r", 1, 2, 3), lambda: None)
     book.deliver(StepEvent("r", (4,), num_cached_tokens=2, queue_time_s=0.0))
     book.deliver(StepEvent("r", (5,), finish="stop", num_preemptions=3))
-    stats = book.tally.stats(restarts=0)
+    stats = totals(book)
     assert (stats.num_prompt_tokens, stats.num_cached_tokens, stats.num_output_tokens) == (3, 2, 2)
     assert stats.num_finished == (("stop", 1),)
 
 
+@pytest.mark.parametrize(("num_cached", "expected"), [(0, 0), (2, 0), (3, 1)])
+def test_the_last_token_of_a_cached_prompt_counts_as_recomputed(num_cached: int, expected: int):
+    """Only where the cache held all but the last token, which is computed again for its logits."""
+    book = RequestBook(lambda: 0.0)
+    book.open(ask("r", 1, 2, 3, 4), lambda: None)
+    book.deliver(StepEvent("r", (4,), num_cached_tokens=num_cached))
+    book.deliver(StepEvent("r", (5,), finish="stop"))
+    assert totals(book).num_last_tokens_recomputed == expected
+
+
+def test_scores_that_are_not_finite_are_counted_apart_from_other_errors():
+    """A model that goes wrong shows; a request that does not fit is no sign of that."""
+    book = RequestBook(lambda: 0.0)
+    for request_id, error in (("a", "nan_logits"), ("b", "out_of_kv_memory")):
+        book.open(ask(request_id), lambda: None)
+        book.end(request_id, "error", error)
+    assert (totals(book).num_nan_logits, totals(book).num_finished) == (1, (("error", 2),))
+
+
 def test_counters_of_dead_processes_are_kept():
-    """Steps and preemptions add up over processes; gauges do not."""
-    tally = RequestBook(lambda: 0.0).tally
+    """Every counter adds up over processes; gauges do not."""
+    book = RequestBook(lambda: 0.0)
     for num_steps in (5, 7):
-        tally.core = CoreStats(0, 0, 1, 1, 0, num_steps=num_steps, num_preemptions=2)
-        tally.bury_process()
-    tally.bury_process()  # a process that died before its first step adds nothing
-    tally.core = CoreStats(0, 0, 1, 1, 0, num_steps=1)
-    stats = tally.stats(restarts=3)
-    assert (stats.num_steps, stats.num_preemptions, stats.restarts) == (13, 4, 3)
+        book.tally.take_step(
+            CoreStats(
+                *(2, 0, 1, 1, 0),
+                num_steps=num_steps,
+                prefix_cache_query_tokens=10,
+                prefix_cache_hit_tokens=3,
+                recomputed_tokens=4,
+                num_preemptions=2,
+            )
+        )
+        book.tally.bury_process()
+    book.tally.bury_process()  # a process that died before its first step adds nothing
+    assert totals(book).num_running == 0
+    book.tally.take_step(CoreStats(0, 0, 1, 1, 0, num_steps=1))
+    assert totals(book).counts == CoreCounts(13, 20, 6, 8, 4)
+
+
+def test_a_step_that_is_told_in_several_frames_counts_once():
+    """Steps by the tokens they computed: one that computed nothing is left out, the next process counts on."""
+    book = RequestBook(lambda: 0.0)
+    for num_steps, num_tokens in ((1, 9), (1, 9), (2, 1), (3, 0), (4, 1)):
+        book.tally.take_step(CoreStats(0, 0, 1, 1, 0, num_steps=num_steps, last_iteration_tokens=num_tokens))
+    book.tally.bury_process()
+    book.tally.take_step(CoreStats(0, 0, 1, 1, 0, num_steps=1, last_iteration_tokens=9))
+    assert totals(book).steps_by_tokens == ((1, 2), (9, 2))
+
+
+def test_whoever_lives_and_does_not_run_waits():
+    """Queued, preempted, or kept while there is no process: the gauge sees them at once."""
+    book = RequestBook(lambda: 0.0)
+    for request_id in "abc":
+        book.open(ask(request_id), lambda: None)
+    assert (totals(book).num_running, totals(book).num_waiting) == (0, 3)
+    book.tally.take_step(CoreStats(1, 1, 1, 1, 0, num_steps=1))
+    assert (totals(book).num_running, totals(book).num_waiting) == (1, 2)
+    book.bury_process()
+    assert (totals(book).num_running, totals(book).num_waiting) == (0, 3)
 
 
 def test_build_changes_with_any_byte_or_name_of_the_source(tmp_path):

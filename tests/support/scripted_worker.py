@@ -152,6 +152,7 @@ def build_core(config: EngineConfig, before_forward: worker.BeforeForward) -> tu
         kv_bytes=0,
         verify_s=0.0,
         build_s=0.0,
+        enable_prefix_cache=config.enable_prefix_cache,
     )
     return ScriptedCore(config, before_forward), engine_info
 

@@ -75,7 +75,7 @@ class ScriptedStream:
             if position == 1 and self.error is not None:
                 yield StepEvent(name, finish="error", error=self.error)
                 return
-            first = {"num_cached_tokens": 0, "queue_time_s": 0.0} if position == 0 else {}
+            first = {"num_cached_tokens": 0, "queue_time_s": 0.0, "prefill_time_s": 0.25} if position == 0 else {}
             yield StepEvent(name, token_ids=(token_id,), **first)
         yield StepEvent(name, finish="length")
 
