@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import product
 
 import pytest
-from walk_bench import AUDITOR, BenchMaker, WalkBench, collect, completion
+from walk_bench import AUDITOR, DEVELOPER, BenchMaker, WalkBench, collect, completion
 
 from appliance.choice_text import ChoiceText
 from appliance.errors import BadRequest, Forbidden, GenerationFailed, NotFound, Overloaded, Unavailable
@@ -229,16 +230,20 @@ async def test_an_unknown_model_is_not_found(make_bench: BenchMaker):
 
 
 async def test_salts_differ_by_tenant_and_label(make_bench: BenchMaker):
-    """The cache's salt comes from tenant and label alone: no two of them share a prefix."""
+    """The cache's salt comes from tenant and label alone: who asks changes nothing, either of the two everything."""
     bench = make_bench()
-    askings = [bench.asking("a"), bench.asking("b")]
-    for asking in askings:
+    bench.walk.model = replace(bench.walk.model, tenants=("plant-1", "plant-2"))
+    neighbour = replace(DEVELOPER, tenant="plant-2")
+    salts: dict[tuple[str, int], set[bytes]] = {}
+    for number, (principal, label) in enumerate(
+        product((DEVELOPER, replace(DEVELOPER, id="sam"), neighbour, replace(neighbour, id="sam")), (0, 1))
+    ):
+        asking = replace(bench.asking(f"r{number}", principal), label=label)
         await collect(await bench.walk.admit(asking, completion()))
-    first, second = (stream.request.cache_salt for stream in bench.engine.streams)
-    assert first == second
-    other = type(askings[0])(askings[0].principal, "c", "/v1/completions", "127.0.0.1", label=1)
-    await collect(await bench.walk.admit(other, completion()))
-    assert bench.engine.streams[2].request.cache_salt != first
+        salt = bench.engine.streams[-1].request.cache_salt
+        salts.setdefault((principal.tenant, label), set()).add(salt)
+    assert [len(of_line) for of_line in salts.values()] == [1] * 4
+    assert len(set.union(*salts.values())) == len(salts) == 4
 
 
 async def test_a_request_admitted_while_the_stop_begins_is_drained(make_bench: BenchMaker):
