@@ -11,7 +11,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +20,7 @@ import httpx
 REPOSITORY = Path(__file__).resolve().parents[2]
 START_DEADLINE_S = 180
 BANNER_END = b"Stop with Ctrl-C.\n"
+SERVE = (Path(sys.executable).parent / "cloister", "serve", "--development")
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +57,17 @@ def free_port() -> int:
         return port
 
 
-def start_appliance(state_dir: Path, **settings: str) -> LiveAppliance:
-    """Start `cloister serve` and wait until it says that a first token came back."""
+def start_appliance(
+    state_dir: Path, command: Sequence[str | Path] = SERVE, *, own_group: bool = False, **settings: str
+) -> LiveAppliance:
+    """Start `cloister serve` and wait until it says that a first token came back.
+
+    Args:
+        state_dir: its state; made when there is none.
+        command: what ends in `cloister serve`.
+        own_group: put it into a process group of its own, as a shell does.
+        settings: more of the environment.
+    """
     port = free_port()
     environment = {
         **{name: value for name, value in os.environ.items() if not name.startswith("CLOISTER_")},
@@ -71,8 +81,9 @@ def start_appliance(state_dir: Path, **settings: str) -> LiveAppliance:
     errors = state_dir.parent / f"{state_dir.name}.stderr"
     with errors.open("ab") as stderr:
         process = subprocess.Popen(
-            [Path(sys.executable).parent / "cloister", "serve", "--development"],
+            command,
             env=environment,
+            start_new_session=own_group,
             stdout=subprocess.PIPE,
             stderr=stderr,
             bufsize=0,
