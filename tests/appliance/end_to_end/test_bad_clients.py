@@ -328,13 +328,16 @@ def _big_answer(live: LiveAppliance) -> bytes:
     """A request whose whole answer is far larger than what the kernel's socket buffers hold."""
     body = {
         "model": "starter",
-        "prompt": "The pump",
+        "messages": [{"role": "user", "content": "The pump"}],
         "n": MAX_SEQUENCES,
         "max_tokens": MOST_TOKENS // 2,
         "ignore_eos": True,
-        "logprobs": NUM_LOGPROBS,
+        "logprobs": True,
+        "top_logprobs": NUM_LOGPROBS,
     }
-    return _request(live, body, "connection: close")
+    content = json.dumps(body).encode()
+    lines = (f"content-length: {len(content)}", "connection: close")
+    return _head(live, *lines, path="/v1/chat/completions") + content
 
 
 def test_a_client_that_never_reads_a_whole_answer_is_dropped(strict: LiveAppliance):
