@@ -10,9 +10,9 @@ from engine.build import engine_build
 from engine.config import EngineConfig
 from engine.core import EngineCore
 from engine.health import EngineInfo
+from engine.observed_runner import BeforeForward, ObservedRunner
 from engine.runner import load_runner
 from engine.sampler import Sampler
-from engine.worker import BeforeForward, ObservedRunner
 
 
 def build_core(config: EngineConfig, before_forward: BeforeForward) -> tuple[EngineCore, EngineInfo]:

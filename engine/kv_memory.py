@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable
 
+from engine.page_node import PageNode
 from engine.pages import PagePool
-from engine.radix_cache import PageNode, RadixCache
+from engine.radix_cache import RadixCache
 from engine.sequence import Sequence
 
 

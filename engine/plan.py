@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from engine.batch import Batch, ScheduledChunk
 from engine.fairness import INPUT_COST
 from engine.kv_memory import KvMemory
-from engine.radix_cache import PageKey, PageNode
+from engine.page_node import PageKey, PageNode
 from engine.request import FinishReason
 from engine.sequence import Sequence
 from engine.waiting import WaitingQueue

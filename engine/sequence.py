@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from enum import Enum
 
-from engine.radix_cache import PageKey, PageNode
+from engine.page_node import PageKey, PageNode
 from engine.request import FinishReason, GenerationRequest, SamplingParams
 
 

@@ -13,15 +13,15 @@ import faulthandler
 import socket
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from enum import IntEnum
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
-from engine.batch import Batch, ModelRunner
+from engine.batch import Batch
 from engine.config import EngineConfig
 from engine.errors import RequestRefused
 from engine.faults import IntegrityBroken, LoadBroken, UnexpectedMessage, fault_of
 from engine.health import EngineInfo
+from engine.observed_runner import BeforeForward
 from engine.process_ties import ignore_terminal, stay_with_parent
 from engine.request import GenerationRequest, StepEvent
 from engine.stats import CoreStats
@@ -40,9 +40,6 @@ from engine.wire import (
     ToWorker,
 )
 from engine.worker_link import ServiceGone, ServiceLink
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 IDLE_CHECK_AFTER_S = 1.0
 """Silence after work before the core's books are checked; long enough to keep the check out of a conversation."""
@@ -85,22 +82,8 @@ class Core(Protocol):
         ...
 
 
-BeforeForward = Callable[[Batch], None]
 BuildCore = Callable[[EngineConfig, BeforeForward], tuple[Core, EngineInfo]]
 """Load, verify and compose; the core must call the second argument with each batch before computing it."""
-
-
-@dataclass(frozen=True, slots=True)
-class ObservedRunner:
-    """A runner that lets the batch be seen before it computes it."""
-
-    runner: ModelRunner
-    before_forward: BeforeForward
-
-    def forward(self, batch: Batch) -> Tensor:
-        """Show the batch, then compute it."""
-        self.before_forward(batch)
-        return self.runner.forward(batch)
 
 
 class StartedRequests:

@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from engine.page_node import PageKey, PageNode
 from engine.pages import PagePool
-from engine.radix_cache import PageKey, PageNode, RadixCache
+from engine.radix_cache import RadixCache
 
 PAGE_SIZE = 2
 

@@ -19,6 +19,7 @@ from engine.batch import Batch, ScheduledChunk
 from engine.config import EngineConfig
 from engine.errors import RequestRefused
 from engine.health import EngineInfo
+from engine.observed_runner import BeforeForward
 from engine.request import GenerationRequest, StepEvent
 from engine.stats import CoreStats
 from engine.weights.errors import DigestMismatch
@@ -39,7 +40,7 @@ class Running:
 class ScriptedCore:
     """Keeps the contract of `engine.worker.Core`."""
 
-    def __init__(self, config: EngineConfig, before_forward: worker.BeforeForward) -> None:
+    def __init__(self, config: EngineConfig, before_forward: BeforeForward) -> None:
         self._max_running = config.max_num_sequences
         self._before_forward = before_forward
         self._waiting: deque[GenerationRequest] = deque()
@@ -129,7 +130,7 @@ class ScriptedCore:
         )
 
 
-def build_core(config: EngineConfig, before_forward: worker.BeforeForward) -> tuple[ScriptedCore, EngineInfo]:
+def build_core(config: EngineConfig, before_forward: BeforeForward) -> tuple[ScriptedCore, EngineInfo]:
     """Load nothing; refuse, die, hang or babble in a folder that says so."""
     if (Path(config.model_dir) / "bad.safetensors").exists():
         raise DigestMismatch("bad.safetensors", "0" * 64, "1" * 64)
