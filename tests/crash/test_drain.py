@@ -58,7 +58,7 @@ class Answer:
     def _take(self, chunk: dict) -> None:
         if chunk.get("usage"):
             self.num_tokens = chunk["usage"]["completion_tokens"]
-        for choice in chunk["choices"]:
+        for choice in chunk.get("choices", ()):  # an error has none
             self.finish_reason = choice["finish_reason"] or self.finish_reason
         self.began.set()
 
