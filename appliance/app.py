@@ -15,7 +15,6 @@ from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any, TypeVar
 
 import structlog
@@ -50,7 +49,6 @@ from engine.service import EngineService
 from policies.bundle import load_bundle
 
 LOG = structlog.get_logger("cloister.app")
-BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 T = TypeVar("T")
 
 

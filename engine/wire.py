@@ -186,11 +186,6 @@ class FrameReader:
     def __init__(self) -> None:
         self._pending = bytearray()
 
-    @property
-    def is_between_frames(self) -> bool:
-        """Whether the stream may end here without anything being lost."""
-        return not self._pending
-
     def feed(self, data: bytes) -> list[bytes]:
         """Take bytes in, give every payload that is complete, in order.
 

@@ -12,11 +12,8 @@ acted on.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from hashlib import sha256
-from pathlib import Path
 from types import MappingProxyType
-from typing import TypeAlias
 
 from offline_bundle.dsse import (
     IN_TOTO,
@@ -30,7 +27,7 @@ from offline_bundle.dsse import (
     untrusted,
 )
 from offline_bundle.errors import DocumentRefused, FolderRefused
-from offline_bundle.folder import hash_folder, name_fault
+from offline_bundle.folder import name_fault
 from offline_bundle.keys import Signer, VerifyingKey
 from offline_bundle.manifest import ModelManifest
 from offline_bundle.statement import STATEMENT_TYPE, is_sha256
@@ -45,40 +42,9 @@ _DOCUMENT = "model signature"
 _HINT = "have the folder signed again"
 
 
-@dataclass(frozen=True, slots=True)
-class FileChanged:
-    """Its bytes are not the signed ones."""
-
-    file: str
-    expected_sha256: str
-    found_sha256: str
-
-
-@dataclass(frozen=True, slots=True)
-class FileMissing:
-    """Signed, but not there."""
-
-    file: str
-
-
-@dataclass(frozen=True, slots=True)
-class FileExtra:
-    """There, but not signed."""
-
-    file: str
-
-
-Difference: TypeAlias = "FileChanged | FileMissing | FileExtra"
-
-
 def model_root(digests: Iterable[str]) -> str:
     """The identity of a model: SHA-256 over its files' raw digests in manifest order."""
     return sha256(b"".join(bytes.fromhex(digest) for digest in digests)).hexdigest()
-
-
-def sign_model(folder: Path, signer: Signer) -> bytes:
-    """Hash a folder and return the content of its `model.sig`; writes nothing."""
-    return sign_digests(folder.resolve().name, hash_folder(folder, skip=frozenset({SIGNATURE_NAME})), signer)
 
 
 def sign_digests(name: str, digests: Mapping[str, str], signer: Signer) -> bytes:
@@ -141,26 +107,6 @@ def verify_signature(raw: bytes, trusted_keys: Iterable[VerifyingKey]) -> ModelM
     if not key.verifies(pae(envelope.payload_type, envelope.payload), envelope.signatures[0].signature):
         raise bad_signature(_DOCUMENT, hint)
     return _parse_statement(envelope.payload, signer=key.key_id)
-
-
-def compare_folder(manifest: ModelManifest, folder: Path) -> tuple[Difference, ...]:
-    """Hash every file of a folder and name each one that is not as signed; empty when all is well.
-
-    Raises:
-        FolderRefused: the folder holds something that is no plain file.
-    """
-    return compare_digests(manifest, hash_folder(folder, skip=frozenset({SIGNATURE_NAME})))
-
-
-def compare_digests(manifest: ModelManifest, found: Mapping[str, str]) -> tuple[Difference, ...]:
-    """The differences between a manifest and digests that the caller took, ordered by file name."""
-    differences: list[Difference] = [FileExtra(name) for name in found if name not in manifest.files]
-    for name, expected in manifest.files.items():
-        if name not in found:
-            differences.append(FileMissing(name))
-        elif found[name] != expected:
-            differences.append(FileChanged(name, expected, found[name]))
-    return tuple(sorted(differences, key=lambda difference: difference.file))
 
 
 def _parse_bundle(raw: bytes) -> tuple[str, Envelope]:

@@ -45,12 +45,6 @@ def load_bundle(files: Mapping[str, bytes]) -> PolicyEngine:
     return engine
 
 
-def compile_bundle(files: Mapping[str, bytes]) -> PolicyEngine:
-    """As `load_bundle`, but whether invariants and tables hold is left to the caller, who wants to see which do not."""
-    schema, compiled = _compile(files)
-    return _engine(files, schema, compiled)
-
-
 def policy_digest(files: Mapping[str, bytes]) -> str:
     """The bundle's identity, 64 hexadecimal digits.
 

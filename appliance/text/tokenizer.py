@@ -77,11 +77,6 @@ class ModelTokenizer:
             )
         )
 
-    @property
-    def has_chat_template(self) -> bool:
-        """Whether conversations can be encoded."""
-        return self._renderer is not None
-
     def encode(self, text: str, *, add_special_tokens: bool = True) -> list[int]:
         """Encode a text as it stands; what looks like a control token in it is text.
 
@@ -104,11 +99,6 @@ class ModelTokenizer:
         pieces = self._required_renderer().render(messages, add_generation_prompt=add_generation_prompt)
         text = "".join(self._names[piece.text] if piece.is_control else piece.text for piece in pieces)
         return self._encode(text, "messages")
-
-    def render_conversation(self, messages: Sequence[Message], *, add_generation_prompt: bool = True) -> str:
-        """Give the text that `encode_conversation` encodes, control tokens by name; for people to read."""
-        pieces = self._required_renderer().render(messages, add_generation_prompt=add_generation_prompt)
-        return "".join(piece.text for piece in pieces)
 
     def decode(self, token_ids: Sequence[int]) -> str:
         """Give a whole text back; control tokens show their names, bytes that are no character U+FFFD."""

@@ -14,10 +14,11 @@ from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
+from signed_folders import differing_files, sign_model
 
 from offline_bundle.errors import DocumentRefused
 from offline_bundle.keys import SigningKey
-from offline_bundle.model_signature import FileExtra, compare_folder, sign_digests, sign_model, verify_signature
+from offline_bundle.model_signature import sign_digests, verify_signature
 
 TOOL = os.environ.get("CLOISTER_MODEL_SIGNING", "")
 pytestmark = pytest.mark.skipif(not TOOL, reason="CLOISTER_MODEL_SIGNING does not name the released model_signing tool")
@@ -76,7 +77,7 @@ def test_we_accept_what_the_tool_signs(
     tool = released(curve)
     tool.sign()
     theirs = verify_signature(tool.signature.read_bytes(), [tool.key.verifying_key])
-    assert compare_folder(theirs, tool.folder) == ()
+    assert differing_files(theirs, tool.folder) == []
     tool.signature.unlink()
     ours = verify_signature(sign_model(tool.folder, tool.key), [tool.key.verifying_key])
     assert (ours.root, list(ours.files.items())) == (theirs.root, list(theirs.files.items()))
@@ -90,10 +91,10 @@ def test_both_refuse_a_changed_and_a_missing_file(released: Callable[[ec.Ellipti
     path = tool.folder / "config.json"
     path.write_bytes(b"[]")
     assert not tool.verify()[0]
-    assert [difference.file for difference in compare_folder(manifest, tool.folder)] == ["config.json"]
+    assert differing_files(manifest, tool.folder) == ["config.json"]
     path.unlink()
     assert not tool.verify()[0]
-    assert [difference.file for difference in compare_folder(manifest, tool.folder)] == ["config.json"]
+    assert differing_files(manifest, tool.folder) == ["config.json"]
 
 
 def test_the_tool_accepts_a_signature_without_the_optional_parts(
@@ -117,7 +118,7 @@ def test_we_find_the_file_in_git_that_the_tool_overlooks(released: Callable[[ec.
     (tool.folder / ".git" / "payload").write_bytes(b"x")
     manifest = verify_signature(tool.signature.read_bytes(), [tool.key.verifying_key])
     assert tool.verify()[0]
-    assert compare_folder(manifest, tool.folder) == (FileExtra(".git/payload"),)
+    assert differing_files(manifest, tool.folder) == [".git/payload"]
 
 
 def test_we_refuse_the_ignored_path_that_the_tool_honours(released: Callable[[ec.EllipticCurve], Released]) -> None:

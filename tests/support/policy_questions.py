@@ -6,6 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from policies.actions import ACTIONS
+from policies.bundle import SCHEMA_FILE, policy_digest
+from policies.cedar import PolicyEngine
+from policies.compile import compile_policies, compile_schema
 from policies.decision import Facts, SubjectFacts, TargetFacts
 
 MOMENT: dict[str, Any] = {"development_trust": False, "minute_of_day": 600, "source": "127.0.0.1", "weekday": 2}
@@ -48,3 +51,17 @@ def with_site(bundle: Mapping[str, bytes], *policies: str) -> dict[str, bytes]:
 def without_tables(bundle: Mapping[str, bytes]) -> dict[str, bytes]:
     """A bundle that promises nothing."""
     return {name: content for name, content in bundle.items() if not name.startswith("tests/")}
+
+
+def unproven_engine(bundle: Mapping[str, bytes]) -> PolicyEngine:
+    """An engine over a bundle that `load_bundle` may refuse for what it lacks: a test sees what then happens."""
+    schema = compile_schema(SCHEMA_FILE, bundle[SCHEMA_FILE])
+    policies = {name: content for name, content in bundle.items() if name.endswith(".cedar")}
+    compiled = compile_policies(policies, schema)
+    return PolicyEngine(
+        schema=schema,
+        policies=compiled.policies,
+        permits=compiled.permits,
+        forbids=compiled.forbids,
+        policy_digest=policy_digest(bundle),
+    )

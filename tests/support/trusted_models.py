@@ -7,9 +7,11 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+from signed_folders import sign_model
+
 from offline_bundle.approval import ApprovalTerms, sign_approval
 from offline_bundle.keys import SigningKey
-from offline_bundle.model_signature import SIGNATURE_NAME, sign_model, verify_signature
+from offline_bundle.model_signature import SIGNATURE_NAME, verify_signature
 from offline_bundle.trust_root import (
     Role,
     RoleKeys,
