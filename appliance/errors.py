@@ -15,7 +15,13 @@ Messages are written for the caller: they name the field and the remedy, never l
 
 from __future__ import annotations
 
+import asyncio
+
 from audit.event import Receipt
+
+MORE_THAN_ONE_REQUEST = (asyncio.CancelledError, KeyboardInterrupt, SystemExit, GeneratorExit)
+"""What ends the task or the process.  Everything else is one request's fault, also a library's panic, which is no
+`Exception`."""
 
 
 class ApplianceError(Exception):

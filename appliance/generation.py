@@ -19,7 +19,7 @@ from typing import Protocol
 import structlog
 
 from appliance.audit_trail import Clock
-from appliance.errors import ApplianceError, GenerationFailed, Overloaded, Unavailable
+from appliance.errors import MORE_THAN_ONE_REQUEST, ApplianceError, GenerationFailed, Overloaded, Unavailable
 from appliance.gate import Asking
 from appliance.logs import class_names
 from appliance.metrics import ServingMetrics
@@ -69,7 +69,9 @@ class Generation:
                 await self._pump_all(running)
         except (QueueFull, EngineStopped) as refusal:
             running.fail(_turned_away(refusal))
-        except Exception as failure:  # noqa: BLE001 - our own fault, this request's alone: it still gets its record
+        except MORE_THAN_ONE_REQUEST:
+            raise
+        except BaseException as failure:  # noqa: BLE001 - our own fault or a library's panic, this request's alone
             LOG.error(  # noqa: TRY400 - a traceback could carry a piece of the prompt
                 "request_broke", request_id=running.asking.request_id, errors=class_names(failure)
             )

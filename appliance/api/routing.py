@@ -11,7 +11,6 @@ Invariants:
 
 from __future__ import annotations
 
-import asyncio
 import re
 import secrets
 import time
@@ -32,6 +31,7 @@ from appliance.api.health import livez, readyz
 from appliance.api.receipts import RECEIPT_HEADER, shown_receipt
 from appliance.api.route_spec import RouteSpec
 from appliance.errors import (
+    MORE_THAN_ONE_REQUEST,
     ApplianceError,
     BadRequest,
     GenerationFailed,
@@ -55,9 +55,6 @@ OPEN_ROUTES: Mapping[str, Callable[[Appliance], JSONResponse]] = {"/livez": live
 """GET only; nothing else answers without a credential."""
 HOST_PORT = re.compile(r":\d{1,5}$", re.ASCII)
 WALK_ACTION = "infer"
-MORE_THAN_ONE_CALL = (asyncio.CancelledError, KeyboardInterrupt, SystemExit, GeneratorExit)
-"""What ends the task or the process.  Everything else is one call's fault, also a library's panic, which is no
-`Exception`."""
 
 
 class RouteTableRefused(Exception):
@@ -152,7 +149,7 @@ class Perimeter:
                 checked_query(request, ())
                 return OPEN_ROUTES[request.scope["path"]](self._appliance)
             return await self._answer_call(request, request_id, handler)
-        except MORE_THAN_ONE_CALL:
+        except MORE_THAN_ONE_REQUEST:
             raise
         except BaseException as fault:  # noqa: BLE001 - one call's fault is its own
             return error_response(self._refusal(fault, request_id))
@@ -201,7 +198,7 @@ class Perimeter:
             if route.action != WALK_ACTION:
                 await self._appliance.gate.authorize(asking, route.action, self._target(route))
             response = await route.endpoint(call)
-        except MORE_THAN_ONE_CALL:
+        except MORE_THAN_ONE_REQUEST:
             raise
         except BaseException as fault:
             refusal = self._refusal(fault, request_id)

@@ -11,6 +11,7 @@ from walk_bench import Fault
 from appliance.api.openai_completions_answer import CompletionsAnswer
 from appliance.api.route_spec import RouteSpec
 from appliance.api.routes import ROUTES
+from appliance.choice_text import ChoiceText
 from audit.reader import EntryFilter
 
 BODY = {"model": "starter", "prompt": "Once", "max_tokens": 1}
@@ -70,6 +71,22 @@ async def test_an_answer_that_breaks_after_its_admission_has_one_end(make_perime
     assert admitted.leaf.event.kind == "request:admitted"
     assert end.leaf.event.kind == "request:completed"
     assert answer.headers["x-cloister-receipt"] == f"{admitted.index}:{admitted.leaf_hash.hex()}"
+
+
+@pytest.mark.parametrize("fault", [Panic, LookupError])
+async def test_a_panic_while_tokens_become_text_has_its_end(make_perimeter, monkeypatch, fault: type[BaseException]):
+    """The tokenizer is a library too: the request fails with its terminal leaf, and nobody waits for ever."""
+    bench = make_perimeter()
+
+    def broken(*_arguments):
+        raise fault("a canary")
+
+    monkeypatch.setattr(ChoiceText, "take", broken)
+    async with bench.client("developer") as client:
+        answer = await client.post("/v1/completions", json=BODY)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (500, "internal_error")
+    assert _kinds(bench, subject=answer.headers["x-request-id"]) == ["request:admitted", "request:failed"]
+    assert bench.walk_bench.walk.num_running == 0
 
 
 @pytest.mark.parametrize("fault", ["not_persisted", "persisted"])
