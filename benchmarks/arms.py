@@ -1,6 +1,7 @@
 """The two arms: the whole appliance over HTTP, and the engine alone by its own client - same requests, same streams.
 
-Times are taken on the client's side in both: from the call to the first token, and from token to token.
+Times are taken on the client's side in both: from the call to the first token, and from token to token.  What an HTTP
+client reads is kept as it came and understood after the run: parsing would take the cores that are being measured.
 """
 
 from __future__ import annotations
@@ -8,16 +9,34 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 
 import httpx
 
 from benchmarks.load import LoadRequest
-from engine.request import GenerationRequest, SamplingParams, StepEvent
+from engine.request import GenerationRequest, SamplingParams
 from engine.service import EngineService
 
 TIMEOUT = httpx.Timeout(30.0, read=600.0)
+
+
+@dataclass(slots=True)
+class Transcript:
+    """One stream as it was read."""
+
+    started: float
+    pieces: list[tuple[float, bytes]] = field(default_factory=list)
+    """When, by `time.perf_counter`, and what."""
+
+    def tokens(self) -> Iterator[tuple[float, int]]:
+        """Yield when tokens came and how many; an error event raises AssertionError."""
+        rest = b""
+        for when, piece in self.pieces:
+            *lines, rest = (rest + piece).split(b"\n")
+            count = sum(_is_token(line) for line in lines)
+            if count:
+                yield when, count
 
 
 @dataclass(slots=True)
@@ -29,6 +48,7 @@ class Times:
     num_output: int = 0
     wall_s: float = 0.0
     receipts: list[str] = field(default_factory=list)
+    transcripts: list[Transcript] = field(default_factory=list)
 
     @property
     def tokens_per_s(self) -> float:
@@ -53,22 +73,32 @@ async def run_streams(requests: tuple[LoadRequest, ...], num_streams: int, ask: 
         for _ in range(num_streams):
             streams.create_task(stream())
     times.wall_s = time.perf_counter() - started
+    for transcript in times.transcripts:
+        clock = _Clock(times, transcript.started)
+        for when, count in transcript.tokens():
+            clock.note(when, count)
     wanted = sum(request.num_output for request in requests)
     if times.num_output != wanted:
         raise AssertionError(f"{times.num_output} tokens came back, {wanted} were asked for")
     return times
 
 
-async def _note(tokens: AsyncIterator[int], times: Times, started: float) -> None:
-    last = None
-    async for count in tokens:
-        now = time.perf_counter()
-        if last is None:
-            times.ttft_s.append(now - started)
+class _Clock:
+    """Turns the tokens of one request into times."""
+
+    def __init__(self, times: Times, started: float) -> None:
+        self._times = times
+        self._started = started
+        self._last: float | None = None
+
+    def note(self, when: float, count: int) -> None:
+        """Take the next tokens."""
+        if self._last is None:
+            self._times.ttft_s.append(when - self._started)
         else:
-            times.itl_s.extend([(now - last) / count] * count)
-        last = now
-        times.num_output += count
+            self._times.itl_s.extend([(when - self._last) / count] * count)
+        self._last = when
+        self._times.num_output += count
 
 
 class HttpArm:
@@ -89,26 +119,27 @@ class HttpArm:
             "ignore_eos": True,
             "stream": True,
         }
-        started = time.perf_counter()
+        transcript = Transcript(time.perf_counter())
         async with self._http.stream("POST", "/v1/completions", json=body) as response:
             if response.is_error:
                 raise AssertionError(f"{response.status_code}: {(await response.aread()).decode()}")
             times.receipts.append(response.headers["x-cloister-receipt"])
-            await _note(_http_tokens(response), times, started)
+            async for piece in response.aiter_raw():
+                transcript.pieces.append((time.perf_counter(), piece))
+        times.transcripts.append(transcript)
 
     async def close(self) -> None:
         """Close the connections."""
         await self._http.aclose()
 
 
-async def _http_tokens(response: httpx.Response) -> AsyncIterator[int]:
-    async for line in response.aiter_lines():
-        if line.startswith("data: {"):
-            chunk = json.loads(line.removeprefix("data: "))
-            if "error" in chunk:
-                raise AssertionError(chunk["error"])
-            if chunk["choices"] and chunk["choices"][0]["text"]:
-                yield 1
+def _is_token(line: bytes) -> bool:
+    if not line.startswith(b"data: {"):
+        return False
+    chunk = json.loads(line.removeprefix(b"data: "))
+    if "error" in chunk:
+        raise AssertionError(chunk["error"])
+    return bool(chunk["choices"] and chunk["choices"][0]["text"])
 
 
 class EngineArm:
@@ -122,14 +153,11 @@ class EngineArm:
         """Generate one answer."""
         self._num_asked += 1
         params = SamplingParams(max_tokens=request.num_output, temperature=0.0, ignore_eos=True)
-        started = time.perf_counter()
-        handle = self._engine.submit(GenerationRequest(f"bench-{self._num_asked}", request.token_ids, params))
-        await _note(_engine_tokens(handle), times, started)
-
-
-async def _engine_tokens(handle: AsyncIterator[StepEvent]) -> AsyncIterator[int]:
-    async for event in handle:
-        if event.error is not None:
-            raise AssertionError(event.error)
-        if event.token_ids:
-            yield len(event.token_ids)
+        clock = _Clock(times, time.perf_counter())
+        async for event in self._engine.submit(
+            GenerationRequest(f"bench-{self._num_asked}", request.token_ids, params)
+        ):
+            if event.error is not None:
+                raise AssertionError(event.error)
+            if event.token_ids:
+                clock.note(time.perf_counter(), len(event.token_ids))

@@ -15,6 +15,7 @@ from pathlib import Path
 TRACE = Path(__file__).resolve().parents[2] / "shared" / "data" / "traces" / "azure_llm_2023_conv.csv"
 NUM_SYSTEM_PROMPTS = 4
 SYSTEM_PROMPT_SHARE = 0.5
+SHORT_PROMPT = 16
 MEDIAN_PROMPT, MEDIAN_OUTPUT = 928, 129
 """Medians of the trace."""
 
@@ -48,6 +49,13 @@ def make_load(num_requests: int, text_ids: list[int], *, scale: int, max_len: in
         prompt = (*prefix[:wanted], *_tokens(rng, text_ids, max(1, wanted - len(prefix))))
         requests.append(LoadRequest(prompt, num_output))
     return Load(tuple(requests), f"{source}, lengths / {scale}")
+
+
+def make_short_load(num_requests: int, text_ids: list[int], *, seed: int) -> Load:
+    """Make the load that shows what comes before the first token: next to no prefill, so that little else varies."""
+    rng = random.Random(seed)
+    requests = tuple(LoadRequest(_tokens(rng, text_ids, SHORT_PROMPT), 2) for _ in range(num_requests))
+    return Load(requests, f"prompts of {SHORT_PROMPT} tokens")
 
 
 def _trace_lengths(num_requests: int, rng: random.Random) -> tuple[list[tuple[int, int]], str]:
