@@ -19,7 +19,7 @@ import structlog
 from appliance.admission import AdmissionDoor, Obstacle
 from appliance.audit_trail import AuditTrail, Kind
 from appliance.conclusion import Conclusion, conclude
-from appliance.errors import ApplianceError, GenerationFailed, Overloaded, Unavailable, recorded
+from appliance.errors import MORE_THAN_ONE_REQUEST, ApplianceError, GenerationFailed, Overloaded, Unavailable, recorded
 from appliance.gate import Asking
 from appliance.inference import Admission, Finished
 from appliance.logs import class_names
@@ -90,9 +90,9 @@ class RequestRecorder:
         total_ns = self._trail.clock.monotonic_ns() - running.started_ns
         try:
             receipt = await self._append_end(running, conclusion, self._terminal_facts(running, conclusion, total_ns))
-        except AuditHalted:
+        except (AuditHalted, *MORE_THAN_ONE_REQUEST):
             raise
-        except Exception as failure:  # noqa: BLE001 - the record must be written even if its facts cannot be told
+        except BaseException as failure:  # noqa: BLE001 - the record must be written even if its facts cannot be told
             LOG.error(  # noqa: TRY400 - a traceback could carry a piece of the answer
                 "record_broke", request_id=running.asking.request_id, errors=class_names(failure)
             )
@@ -121,7 +121,7 @@ class RequestRecorder:
             )
         )
 
-    def not_admitted(self, running: Running, failure: Exception) -> ApplianceError:
+    def not_admitted(self, running: Running, failure: BaseException) -> ApplianceError:
         """Say why a request has no admission."""
         if isinstance(failure, ApplianceError):
             return failure

@@ -13,7 +13,7 @@ import asyncio
 
 from appliance.admission import AdmissionDoor
 from appliance.audit_trail import Clock
-from appliance.errors import ApplianceError, Forbidden, NotFound
+from appliance.errors import MORE_THAN_ONE_REQUEST, ApplianceError, Forbidden, NotFound
 from appliance.gate import Asking, PolicyGate
 from appliance.generation import Generation
 from appliance.inference import Finished, InferenceRequest
@@ -87,7 +87,9 @@ class Walk:
         """Record the admission, generate, record the end: the one task that owes a request its two leaves."""
         try:
             admission = await self._recorder.admission(running, self.model)
-        except Exception as failure:  # noqa: BLE001 - whatever it was, the engine hears nothing of this request
+        except MORE_THAN_ONE_REQUEST:
+            raise
+        except BaseException as failure:  # noqa: BLE001 - whatever it was, the engine hears nothing of this request
             self._tasks.pop(running)
             running.refuse(self._recorder.not_admitted(running, failure))
             return

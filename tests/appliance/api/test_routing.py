@@ -89,6 +89,33 @@ async def test_a_panic_while_tokens_become_text_has_its_end(make_perimeter, monk
     assert bench.walk_bench.walk.num_running == 0
 
 
+@pytest.mark.parametrize(
+    ("phase", "code", "kinds"),
+    [
+        ("prompt", "internal_error", ["request:refused"]),
+        ("output", "record_refused", ["request:admitted", "request:failed"]),
+    ],
+)
+async def test_a_panic_in_a_commitment_costs_the_request_not_its_record(
+    make_perimeter, monkeypatch, phase: str, code: str, kinds: list[str]
+):
+    """The cryptography is a library too: each leaf has its stand-in, and no prompt reaches the engine without one."""
+    bench = make_perimeter()
+    commit = bench.walk_bench.trail.commitment
+
+    def broken(actor, request_id, now, content):
+        if now == phase:
+            raise Panic("a canary")
+        return commit(actor, request_id, now, content)
+
+    monkeypatch.setattr(bench.walk_bench.trail, "commitment", broken)
+    async with bench.client("developer") as client:
+        answer = await client.post("/v1/completions", json=BODY)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (500, code)
+    assert _kinds(bench, subject=answer.headers["x-request-id"]) == kinds
+    assert len(bench.walk_bench.engine.streams) == kinds.count("request:admitted")
+
+
 @pytest.mark.parametrize("fault", ["not_persisted", "persisted"])
 async def test_a_refusal_that_cannot_be_recorded_is_not_spoken(make_perimeter, fault: Fault):
     """The caller hears 503 in its place, persisted or not; then nothing is admitted, and the log verifies."""
