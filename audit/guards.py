@@ -11,8 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-_SLEW_PER_SECOND = 0.001
-"""Twice the fastest rate at which a time daemon may stretch a second without stepping the clock."""
+from audit.slew import slew_allowance_us
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +45,7 @@ class ClockGuard:
         before_us, before_ns = self._offset_us, self._read_ns
         self._take_reading()
         step_us = self._offset_us - before_us
-        slew_us = int((self._read_ns - before_ns) / 1_000 * _SLEW_PER_SECOND)
-        if abs(step_us) > self.limit_us + slew_us:
+        if abs(step_us) > self.limit_us + slew_allowance_us(self._read_ns - before_ns):
             return f"the clock was set by {step_us / 1e6:+.3f} s"
         return None
 

@@ -9,8 +9,7 @@ from __future__ import annotations
 from audit.leaf import Leaf
 from audit.pairing import Pairing
 from audit.report import FindingList, Place
-
-_SLEW_PER_SECOND = 0.001
+from audit.slew import slew_allowance_us
 
 
 class LeafChecks:
@@ -69,9 +68,9 @@ class LeafChecks:
                 f"of boot {previous.place.boot_id}",
             )
             return
-        elapsed_us = abs(leaf.event.monotonic_ns - previous.event.monotonic_ns) // 1_000
-        step_us = abs((leaf.event.ts_us - previous.event.ts_us) * 1_000 - _mono_difference(leaf, previous)) // 1_000
-        if step_us > 3 * self._clock_limit_us + int(elapsed_us * _SLEW_PER_SECOND):
+        elapsed_ns = leaf.event.monotonic_ns - previous.event.monotonic_ns
+        step_us = abs((leaf.event.ts_us - previous.event.ts_us) * 1_000 - elapsed_ns) // 1_000
+        if step_us > 3 * self._clock_limit_us + slew_allowance_us(elapsed_ns):
             self._findings.add(Place.CLOCK, index, f"wall and monotonic clock part by {step_us / 1e6:.3f} s")
 
     def _check_state(self, index: int, leaf: Leaf) -> None:
@@ -90,7 +89,3 @@ class LeafChecks:
             elif mark in self._ended or not (self._unsure_of_all or mark in self._unsure):
                 why = "a second end" if mark in self._ended else "an end without an opening"
                 self._findings.add(Place.STATE, index, f"{kind} is {why} of {subject}")
-
-
-def _mono_difference(leaf: Leaf, previous: Leaf) -> int:
-    return leaf.event.monotonic_ns - previous.event.monotonic_ns
