@@ -205,8 +205,8 @@ class AuditWriter:
         refused = [waiter for waiter in waiters if disagrees(waiter)]
         if not refused:
             return waiters
-        error = AuditRefused("the event's two clock readings were not taken together on this machine")
-        answer(refused, [error] * len(refused))
+        reason = "the event's two clock readings were not taken together on this machine"
+        answer(refused, [AuditRefused(reason) for _ in refused])  # an exception collects its waiter's own traceback
         waiters[:] = [waiter for waiter in waiters if not disagrees(waiter)]
         return list(waiters)
 

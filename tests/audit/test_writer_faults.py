@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from sqlalchemy import event
 
 import audit.open_log
 from audit.batch import plan_batch
-from audit.errors import AuditHalted
+from audit.errors import AuditHalted, AuditRefused
 from audit.leaf import draft_leaf
 from audit.schema import checkpoint_table, leaf_table, node_table
 from audit.store import bulk_insert, open_engine
@@ -216,6 +217,19 @@ def test_someone_elses_leaf_stops_the_writer_before_it_forks_the_log(open_writer
     writer.close()
     intruder.dispose()
     assert verify_log(log_path, [SIGNER.verifier], None).num_leaves == 2
+
+
+async def test_events_refused_together_have_an_error_each(open_writer: OpenWriter) -> None:
+    """An exception is one waiter's: it collects that one's traceback, and is closed over by that one's context."""
+    writer = open_writer()
+    skewed = [dataclasses.replace(event_now(number), monotonic_ns=1) for number in range(2)]
+    with writer._line._condition:  # one batch, as above
+        waiting = [asyncio.ensure_future(writer.append(one)) for one in skewed]
+        await asyncio.sleep(0)
+    one, other = await asyncio.gather(*waiting, return_exceptions=True)
+    assert isinstance(one, AuditRefused)
+    assert isinstance(other, AuditRefused)
+    assert one is not other
 
 
 def test_a_bug_in_an_observer_is_not_swallowed(open_writer: OpenWriter) -> None:
