@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 import random
+import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -19,12 +22,18 @@ ROUNDS = int(os.environ.get("CLOISTER_CRASH_ROUNDS", "10"))
 MAX_RECEIPTS_PER_ROUND = 400
 
 
-def start_child(repository: Path, *arguments: str) -> subprocess.Popen[str]:
-    """Start the appending process with the same guards as this one."""
+@contextmanager
+def appending_child(repository: Path, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+    """Run the appending process with the same guards as this one; it does not outlive the block, however that ends."""
     support = repository / "tests" / "support"
     path = os.pathsep.join([str(repository), str(support), os.environ.get("PYTHONPATH", "")])
     command = [sys.executable, str(support / "audit_crash_child.py"), *arguments]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": path})
+    environment = {**os.environ, "PYTHONPATH": path}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as child:
+        try:
+            yield child
+        finally:
+            child.kill()
 
 
 def assert_recorded(path: Path, receipts: list[str]) -> int:
@@ -44,11 +53,11 @@ def test_killed_at_any_point_the_log_holds_every_receipt_it_gave(repository: Pat
     draw = random.Random(20261124)
     receipts: list[str] = []
     for number in range(ROUNDS):
-        child = start_child(repository, str(log_path), f"round-{number}")
-        assert child.stdout is not None
-        receipts += [child.stdout.readline() for _ in range(draw.randrange(1, MAX_RECEIPTS_PER_ROUND))]
-        child.kill()
-        said, _ = child.communicate()
+        with appending_child(repository, str(log_path), f"round-{number}") as child:
+            assert child.stdout is not None
+            receipts += [child.stdout.readline() for _ in range(draw.randrange(1, MAX_RECEIPTS_PER_ROUND))]
+            child.kill()
+            said, _ = child.communicate()
         receipts += said.splitlines()[:-1]  # the last line may have been cut short
         size = assert_recorded(log_path, receipts)
         writer = AuditWriter.open(WriterConfig(log_path, "node-1", "boot-1", min_free_bytes=0), [SIGNER])
@@ -60,10 +69,20 @@ def test_killed_at_any_point_the_log_holds_every_receipt_it_gave(repository: Pat
 @pytest.mark.parametrize("limit_bytes", [300_000, 1_000_000])
 def test_a_full_disk_halts_the_log_and_loses_nothing(repository: Path, log_path: Path, limit_bytes: int) -> None:
     """Writes begin to fail in the middle of a load: no receipt without a leaf, and the reason is said."""
-    child = start_child(repository, str(log_path), "full", str(limit_bytes))
-    said, _ = child.communicate()
+    with appending_child(repository, str(log_path), "full", str(limit_bytes)) as child:
+        said, _ = child.communicate()
     *receipts, last = said.splitlines()
     assert child.returncode == 0
     assert last.startswith("halted: the database failed: ")
     assert len(receipts) > 10
     assert_recorded(log_path, receipts)
+
+
+def test_a_round_that_is_cut_off_leaves_no_child_behind(repository: Path, log_path: Path) -> None:
+    """An assertion or a timeout in the block kills the process that it was about."""
+    cut_off = pytest.raises(AssertionError, match="cut off")
+    with cut_off, appending_child(repository, str(log_path), "cut") as child:
+        assert child.stdout is not None
+        assert child.stdout.readline()
+        raise AssertionError("cut off")
+    assert child.returncode == -signal.SIGKILL
