@@ -23,6 +23,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+DAMAGE_HINT = "keep the file as it is for the auditor and restore a copy"
+"""What to do where the content of a file is in doubt."""
+
 
 class AuditError(Exception):
     """Root of the tree; carries what to do next."""

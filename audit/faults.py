@@ -14,7 +14,7 @@ from pathlib import Path
 
 from sqlalchemy.exc import DBAPIError, MultipleResultsFound, NoResultFound
 
-from audit.errors import AuditCorrupt, AuditError, KeyringUnusable, LogUnusable
+from audit.errors import DAMAGE_HINT, AuditCorrupt, AuditError, KeyringUnusable, LogUnusable
 
 _MACHINE_CODES = frozenset(
     {
@@ -33,7 +33,6 @@ _MACHINE_CODES = frozenset(
 _LEAST_LEN = 512
 """SQLite's smallest page."""
 _PRIMARY_CODE = 0xFF
-DAMAGE_HINT = "keep the file as it is for the auditor and restore a copy"
 _MACHINE_HINT = "check space, owner, permissions and who else holds the file, then start again"
 
 
@@ -66,8 +65,17 @@ def require_content(path: Path) -> None:
         raise AuditCorrupt(None, f"a file of {length} bytes is no database", hint=DAMAGE_HINT, path=path)
 
 
+def is_no_writing(fault: BaseException | None) -> bool:
+    """Tell whether the machine refuses to write, as SQLite must to make its index of a journal."""
+    return _primary_code(fault) in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY)
+
+
 def _named(path: Path, fault: BaseException | None, unusable: type[LogUnusable | KeyringUnusable]) -> AuditError:
-    code = getattr(fault, "sqlite_errorcode", None)  # absent where Python itself could not read a value
-    if code is not None and code & _PRIMARY_CODE in _MACHINE_CODES:
+    if _primary_code(fault) in _MACHINE_CODES:
         return unusable(path, str(fault), hint=_MACHINE_HINT)
     return AuditCorrupt(None, str(fault), hint=DAMAGE_HINT, path=path)
+
+
+def _primary_code(fault: BaseException | None) -> int | None:
+    code = getattr(fault, "sqlite_errorcode", None)  # absent where Python itself could not read a value
+    return None if code is None else code & _PRIMARY_CODE

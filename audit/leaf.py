@@ -35,6 +35,11 @@ _MEMBERS = frozenset(
 _MAX_MONO_DIGITS = 19
 _TEXT_FIELDS = ("kind", "actor", "role", "tenant", "subject")
 _PROJECTED_FACTS = ("route", "model_root", "decision", "outcome", "label")
+LEAF_COLUMNS = (
+    *("idx", "head", "leaf_bytes", "leaf_hash"),
+    *("kind", "ts_us", "epoch", "actor", "role", "tenant", "subject", *_PROJECTED_FACTS),
+)
+"""What is stored of a leaf, in the order of the table."""
 
 PlainJson: TypeAlias = "bool | int | float | str | list[PlainJson] | dict[str, PlainJson] | None"
 

@@ -31,6 +31,20 @@ class Place(Enum):
     FILE = "file"
 
 
+_SHOWN_CHARS = 80
+
+
+def shown(value: object) -> str:
+    """Give a stored value of whatever kind a short form to name it by."""
+    text = repr(value)
+    return text if len(text) <= _SHOWN_CHARS else f"{text[:_SHOWN_CHARS]}... ({len(text)} characters)"
+
+
+def printable(text: str) -> str:
+    """Escape what would end the line or steer a terminal: an altered log must not write its own verdict there."""
+    return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in text)
+
+
 @dataclass(frozen=True, slots=True)
 class Finding:
     """One contradiction."""
@@ -46,7 +60,7 @@ class Finding:
         """One line for a terminal."""
         number = "" if self.index is None else f" {self.index}"
         where = f" ({self.where})" if self.where else ""
-        return f"{self.place.value}{number}{where}: {self.what}"
+        return printable(f"{self.place.value}{number}{where}: {self.what}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,10 @@ fence against accidents; the proof is the signed tree.
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, Column, Index, Integer, LargeBinary, MetaData, Table, Text
+from sqlalchemy import BigInteger, Column, Index, Integer, MetaData, Table, Text
+
+from audit.leaf import LEAF_COLUMNS
+from audit.stored_bytes import StoredBytes
 
 SCHEMA_REVISION = "r0001"
 """The newest migration; a log of another revision is not opened."""
@@ -22,8 +25,8 @@ leaf_table = Table(
     metadata,
     Column("idx", _BIG, primary_key=True, autoincrement=False),
     Column("head", _BIG, nullable=False),
-    Column("leaf_bytes", LargeBinary, nullable=False),
-    Column("leaf_hash", LargeBinary, nullable=False),
+    Column("leaf_bytes", StoredBytes, nullable=False),
+    Column("leaf_hash", StoredBytes, nullable=False),
     Column("kind", Text, nullable=False),
     Column("ts_us", _BIG, nullable=False),
     Column("epoch", _BIG, nullable=False),
@@ -51,7 +54,7 @@ node_table = Table(
     metadata,
     Column("level", Integer, primary_key=True, autoincrement=False),
     Column("idx", _BIG, primary_key=True, autoincrement=False),
-    Column("hash", LargeBinary, nullable=False),
+    Column("hash", StoredBytes, nullable=False),
     sqlite_strict=True,
     sqlite_with_rowid=False,
 )
@@ -60,11 +63,12 @@ checkpoint_table = Table(
     "checkpoint",
     metadata,
     Column("size", _BIG, primary_key=True, autoincrement=False),
-    Column("root", LargeBinary, nullable=False),
+    Column("root", StoredBytes, nullable=False),
     Column("note", Text, nullable=False),
     sqlite_strict=True,
 )
 
-LEAF_COLUMNS = tuple(column.name for column in leaf_table.columns)
 NODE_COLUMNS = tuple(column.name for column in node_table.columns)
 CHECKPOINT_COLUMNS = tuple(column.name for column in checkpoint_table.columns)
+
+assert tuple(column.name for column in leaf_table.columns) == LEAF_COLUMNS

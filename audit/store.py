@@ -8,7 +8,6 @@ hidden fsync error is a lost log.
 
 from __future__ import annotations
 
-import os
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -22,15 +21,16 @@ from alembic import command
 from alembic.config import Config
 from sqlalchemy import BindParameter, Connection, Engine, Table, bindparam, create_engine, event, insert, select, text
 from sqlalchemy.dialects import sqlite as sqlite_dialect
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.pool import QueuePool, StaticPool
 
 from audit.checkpoint import Checkpoint, LogSigner, sign_checkpoint
-from audit.errors import AuditCorrupt, LogExists, LogMissing, LogUnusable, SettingRefused
-from audit.faults import naming_file, require_content
+from audit.errors import AuditCorrupt, LogMissing, LogUnusable, SettingRefused
+from audit.faults import is_no_writing, naming_file, require_content
 from audit.merkle import EMPTY_ROOT
+from audit.new_file import FILE_MODE, appearing_whole
 from audit.schema import SCHEMA_REVISION, checkpoint_table, leaf_table, node_table
 
-_FILE_MODE = 0o600
 _BUSY_TIMEOUT_MS = 5_000
 _SETTINGS: tuple[tuple[str, str, object], ...] = (
     ("busy_timeout", str(_BUSY_TIMEOUT_MS), _BUSY_TIMEOUT_MS),
@@ -51,48 +51,59 @@ _HEAD_QUERY = (
 
 def create_log(path: Path, signers: Sequence[LogSigner]) -> Checkpoint:
     """Create an empty log whose first checkpoint, of size 0, is signed; the file appears whole or not at all."""
-    if path.exists():
-        raise LogExists(path)
-    draft = path.with_name(path.name + ".new")
-    draft.unlink(missing_ok=True)  # a creation that was cut short: nothing was ever acknowledged from it
-    os.close(os.open(draft, os.O_CREAT | os.O_EXCL | os.O_RDWR, _FILE_MODE))
-    engine = _engine(draft, read_only=False)
     checkpoint = Checkpoint(signers[0].name, 0, EMPTY_ROOT)
-    with engine.begin() as connection:
-        apply_migrations(connection)
-        row = {"size": 0, "root": EMPTY_ROOT, "note": sign_checkpoint(checkpoint, signers)}
-        connection.execute(insert(checkpoint_table).values(row))
-    move_wal_into_database(engine, truncate=True)
-    engine.dispose()
-    try:
-        os.link(draft, path)  # unlike rename, link never replaces
-    except FileExistsError as error:
-        raise LogExists(path) from error
-    draft.unlink()
-    _flush_folder(path.parent)
+    row = {"size": 0, "root": EMPTY_ROOT, "note": sign_checkpoint(checkpoint, signers)}
+    with appearing_whole(path) as draft:
+        engine = _engine(draft, read_only=False)
+        try:
+            with engine.begin() as connection:
+                apply_migrations(connection)
+                connection.execute(insert(checkpoint_table).values(row))
+            move_wal_into_database(engine, truncate=True)
+        finally:
+            engine.dispose()
     return checkpoint
 
 
-def open_engine(path: Path, *, read_only: bool, owner_only: bool = True) -> Engine:
-    """Return an engine whose every connection has proven its settings; one connection only for a writer.
-
-    `owner_only=False` is for verifying a copy, whose file mode proves nothing.
-    """
+def open_engine(path: Path, *, read_only: bool) -> Engine:
+    """Return an engine whose every connection has proven its settings; one connection only for a writer."""
     if not path.is_file():
         raise LogMissing(path)
     require_content(path)
     mode = path.stat().st_mode & 0o777
-    if owner_only and mode & 0o077:
-        raise SettingRefused("the log's file mode", oct(_FILE_MODE), oct(mode))
+    if mode & 0o077:
+        raise SettingRefused("the log's file mode", oct(FILE_MODE), oct(mode))
     return _engine(path, read_only=read_only)
 
 
-def _engine(path: Path, *, read_only: bool) -> Engine:
+def open_copy(path: Path) -> Engine:
+    """Return an engine that reads a log wherever it lies: its file mode proves nothing, and it may lie read-only.
+
+    SQLite keeps an index of the journal beside the file.  Where that cannot be made and there is nothing in a journal,
+    the file is read as one that nobody changes; a writer, which always has a journal, cannot be at work there.
+    """
+    if not path.is_file():
+        raise LogMissing(path)
+    require_content(path)
+    engine = _engine(path, read_only=True)
+    try:
+        with engine.connect():
+            return engine
+    except OperationalError as error:
+        engine.dispose()
+        journal = path.with_name(path.name + "-wal")
+        if not is_no_writing(error.orig) or (journal.exists() and journal.stat().st_size):
+            raise
+    return _engine(path, read_only=True, immutable=True)
+
+
+def _engine(path: Path, *, read_only: bool, immutable: bool = False) -> Engine:
     def connect() -> sqlite3.Connection:
-        uri = f"file:{quote(str(path.absolute()))}?mode={'ro' if read_only else 'rw'}"
+        access = "rw" if not read_only else "ro&immutable=1" if immutable else "ro"
+        uri = f"file:{quote(str(path.absolute()))}?mode={access}"
         connection = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False)
         try:
-            _prove_settings(connection, path, read_only=read_only)
+            _prove_settings(connection, path, read_only=read_only, immutable=immutable)
         except BaseException:
             connection.close()
             raise
@@ -115,10 +126,8 @@ def require_revision(connection: Connection) -> None:
 
 def require_own_schema(connection: Connection, path: Path) -> None:
     """Refuse tables, indexes or triggers that are not exactly ours: without its triggers a log can be edited."""
-    expected, stored = expected_schema(), stored_schema(connection)
-    for kind, name in sorted(expected.keys() | stored.keys()):
-        if stored.get((kind, name)) != expected.get((kind, name)):
-            raise AuditCorrupt(None, f"the {kind} {name} is missing, changed or not ours", path=path)
+    for kind, name, fault in schema_faults(connection):
+        raise AuditCorrupt(None, f"the {kind} {name} {fault}", path=path)
 
 
 def apply_migrations(connection: Connection) -> None:
@@ -127,6 +136,21 @@ def apply_migrations(connection: Connection) -> None:
     config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
     config.attributes["connection"] = connection
     command.upgrade(config, SCHEMA_REVISION)
+
+
+def schema_faults(connection: Connection) -> list[tuple[str, str, str]]:
+    """Return kind, name and fault of every table, index or trigger that is not exactly as the migrations made it.
+
+    In an altered file kind and name may be no text either.
+    """
+    expected, stored = expected_schema(), stored_schema(connection)
+    faults: list[tuple[str, str, str]] = []
+    for kind, name in sorted(expected.keys() | stored.keys(), key=str):
+        if (kind, name) not in stored:
+            faults.append((str(kind), str(name), "is missing"))
+        elif (kind, name) not in expected or expected[kind, name] != stored[kind, name]:
+            faults.append((str(kind), str(name), "is not as the migrations made it"))
+    return faults
 
 
 @lru_cache(maxsize=1)
@@ -224,8 +248,10 @@ def snapshot(engine: Engine, path: Path) -> Iterator[Connection]:
         yield connection
 
 
-def _prove_settings(connection: sqlite3.Connection, path: Path, *, read_only: bool) -> None:
+def _prove_settings(connection: sqlite3.Connection, path: Path, *, read_only: bool, immutable: bool) -> None:
     for name, value, expected in (*_SETTINGS, ("query_only", "ON" if read_only else "OFF", int(read_only))):
+        if immutable and name == "journal_mode":  # it has none, whatever the file says
+            continue
         if not (read_only and name == "journal_mode"):  # a reader takes the journal as it is, and must find it right
             connection.execute(f"PRAGMA {name}={value}").fetchall()
         found: Any = connection.execute(f"PRAGMA {name}").fetchone()[0]
@@ -239,11 +265,3 @@ def _begin_immediate(connection: Connection) -> None:
 
 def _begin_deferred(connection: Connection) -> None:
     connection.exec_driver_sql("BEGIN")
-
-
-def _flush_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

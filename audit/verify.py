@@ -40,6 +40,7 @@ def verify_log(
     Raises:
         ProofRefused: a known note is not signed by any of the keys.
         LogMissing: there is nothing at `path`.
+        LogUnusable: the machine refuses the database, so nothing can be said of it.
     """
     if path.is_dir():
         return verify_pack(path, verifiers, pairing, known_notes=known_notes, clock_limit_us=clock_limit_us)

@@ -13,7 +13,7 @@ from sqlalchemy import Connection, select
 
 from audit.checkpoint import Checkpoint, LogVerifier, open_checkpoint, split_note
 from audit.errors import ProofRefused
-from audit.report import FindingList, Place
+from audit.report import FindingList, Place, shown
 from audit.schema import checkpoint_table
 
 _ROWS_PER_FETCH = 1_024
@@ -42,16 +42,29 @@ class CheckpointRows:
     def batch_ends(self, connection: Connection) -> Iterator[BatchEnd]:
         """Yield the end of each batch; what is wrong with a row is a finding before the next one is read."""
         query = select(checkpoint_table).order_by(checkpoint_table.c.size).execution_options(yield_per=_ROWS_PER_FETCH)
+        is_first = True
         for size, root, note in connection.execute(query):
             self.num_read += 1
             end = self._check(size, root, note)
             if end is None:
                 continue
-            if self.num_read == 1 and size != 0:
-                self._findings.add(Place.CHECKPOINT_ROW, 0, "this checkpoint is missing")
+            if is_first and end.size != 0:
+                self._report_no_beginning()
+            is_first = False
             yield end
+        if is_first:
+            self._report_no_beginning()
 
-    def _check(self, size: int, root: bytes, note: str) -> BatchEnd | None:
+    def _report_no_beginning(self) -> None:
+        self._findings.add(Place.CHECKPOINT_ROW, 0, "this checkpoint is missing; even an empty log has it")
+
+    def _check(self, size: object, root: object, note: object) -> BatchEnd | None:
+        if not isinstance(size, int):
+            self._findings.add(Place.CHECKPOINT_ROW, None, "no number is stored as its size", where=shown(size))
+            return None
+        if not isinstance(note, str):
+            self._findings.add(Place.CHECKPOINT_SIGNATURE, size, "no text is stored as its note")
+            return BatchEnd(size, None, 0) if size >= 0 else None
         try:
             signed = open_checkpoint(note, self._verifiers)
             num_unknown = self._count_unknown(note)

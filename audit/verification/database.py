@@ -8,6 +8,7 @@ beyond the head (`leaf_rows`); 3. the tree grows by the leaves' hashes until its
 `leaf_checks`); 5. every inner node that was completed is compared with the stored one (`node_rows`).
 
 A database that cannot be read to its end is a finding, beside all that was found until then; it is never written to.
+Where it is the machine that refuses, nothing can be said of the log: that is raised, and is no finding.
 """
 
 from __future__ import annotations
@@ -18,15 +19,15 @@ from pathlib import Path
 from typing import cast
 
 from sqlalchemy import Connection
-from sqlalchemy.exc import DatabaseError
 
 from audit.checkpoint import Checkpoint, LogVerifier
-from audit.errors import AuditCorrupt, ProofRefused, SettingRefused
+from audit.errors import AuditCorrupt, LogUnusable, ProofRefused, SettingRefused
+from audit.faults import naming_file
 from audit.leaf import decode_leaf
 from audit.merkle import EMPTY_EDGE
 from audit.pairing import Pairing
-from audit.report import FindingList, Place, Report
-from audit.store import open_engine
+from audit.report import FindingList, Place, Report, shown
+from audit.store import open_copy
 from audit.verification.checkpoint_rows import CheckpointRows
 from audit.verification.file_check import check_file
 from audit.verification.known_heads import KnownHeads
@@ -51,19 +52,18 @@ def verify_database(
     checkpoints = CheckpointRows(verifiers, findings)
     walk = _Walk(checkpoints, findings, known, checks)
     try:
-        engine = open_engine(path, read_only=True, owner_only=False)
-        try:
-            with engine.begin() as connection:
-                _read_any_text(connection)
-                walk.run(connection)
-        finally:
-            engine.dispose()
-    except (AuditCorrupt, SettingRefused) as error:
+        with naming_file(path, LogUnusable):
+            engine = open_copy(path)
+            try:
+                with engine.begin() as connection:
+                    _read_any_text(connection)
+                    walk.run(connection)
+            finally:
+                engine.dispose()
+    except AuditCorrupt as error:
+        findings.add(Place.DATABASE, None, f"the database cannot be read: {error.what}")
+    except SettingRefused as error:
         findings.add(Place.DATABASE, None, str(error))
-    except UnicodeDecodeError:  # SQLite quotes the damaged schema, and Python cannot read the quotation
-        findings.add(Place.DATABASE, None, "the database cannot be read: what names its tables is not text")
-    except DatabaseError as error:
-        findings.add(Place.DATABASE, None, f"the database cannot be read: {error.orig}")
     return Report(
         source=str(path),
         num_leaves=walk.num_leaves,
@@ -93,7 +93,7 @@ class _Walk:
         """Check the file, then the log, then what is left over."""
         check_file(connection, self._findings)
         self._known.compare(0, EMPTY_EDGE.root())
-        rows = LeafRows(connection)
+        rows = LeafRows(connection, self._findings)
         nodes = NodeRows(connection, self._findings)
         growth = TreeGrowth(connection, nodes, self._known, self._findings)
         start = 0
@@ -112,8 +112,6 @@ class _Walk:
                 self.head = end.signed
         for row in rows.rest():
             self._findings.add(Place.LEAF_ROW, row.index, "no signed checkpoint covers this entry")
-        if self._checkpoints.num_read == 0:
-            self._findings.add(Place.CHECKPOINT_ROW, 0, "no checkpoint is stored; even an empty log has one")
         nodes.compare()
         nodes.report_surplus(start)
         self._known.finish(self.num_leaves)
@@ -133,7 +131,9 @@ class _Walk:
         for name, value in leaf.columns().items():
             found = row.columns[name]
             if (found != value or type(found) is not type(value)) and name != "idx":  # a moved leaf is a finding below
-                self._findings.add(Place.COLUMN, row.index, f"{found!r} is stored, the leaf says {value!r}", where=name)
+                self._findings.add(
+                    Place.COLUMN, row.index, f"{shown(found)} is stored, the leaf says {shown(value)}", where=name
+                )
         if start < leaf.head < end:
             self._findings.add(Place.CHECKPOINT_ROW, leaf.head, "this checkpoint is missing")
         elif leaf.head != start:

@@ -10,7 +10,7 @@ from sqlalchemy import Connection
 
 from audit.report import FindingList, Place
 from audit.schema import SCHEMA_REVISION
-from audit.store import expected_schema, stored_schema
+from audit.store import schema_faults
 
 
 def check_file(connection: Connection, findings: FindingList) -> None:
@@ -18,11 +18,8 @@ def check_file(connection: Connection, findings: FindingList) -> None:
     for (message,) in connection.exec_driver_sql("PRAGMA integrity_check"):
         if message != "ok":
             findings.add(Place.DATABASE, None, message, where=message)
-    expected, stored = expected_schema(), stored_schema(connection)
-    for kind, name in sorted(expected.keys() | stored.keys()):
-        if expected.get((kind, name)) != stored.get((kind, name)):
-            what = "is missing" if (kind, name) not in stored else "is not as the migrations made it"
-            findings.add(Place.SCHEMA, None, f"the {kind} {name} {what}", where=name)
+    for kind, name, fault in schema_faults(connection):
+        findings.add(Place.SCHEMA, None, f"the {kind} {name} {fault}", where=name)
     revisions = connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalars().all()
     if revisions != [SCHEMA_REVISION]:
         findings.add(Place.SCHEMA, None, f"the revision is {revisions}", where="alembic_version")

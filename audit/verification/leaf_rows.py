@@ -11,9 +11,10 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection, select
 
+from audit.leaf import LEAF_COLUMNS
 from audit.merkle import leaf_hash
-from audit.report import FindingList, Place
-from audit.schema import LEAF_COLUMNS, leaf_table
+from audit.report import FindingList, Place, shown
+from audit.schema import leaf_table
 
 _ROWS_PER_FETCH = 1_024
 _MAX_NAMED_GAP = 16
@@ -21,20 +22,24 @@ _MAX_NAMED_GAP = 16
 
 @dataclass(frozen=True, slots=True)
 class StoredLeaf:
-    """One row with both accounts of its hash."""
+    """One row with both accounts of its hash; what is stored as neither bytes nor a hash counts as no bytes at all.
+
+    No leaf and no hash is empty, so the two accounts of such a row disagree, as those of an altered one do.
+    """
 
     index: int
     leaf_bytes: bytes
     stored_hash: bytes
     computed_hash: bytes
     columns: dict[str, object]
+    """Every column as it is stored, of whatever kind."""
 
 
 class LeafRows:
     """Every stored leaf, smallest index first, taken up to a bound."""
 
-    def __init__(self, connection: Connection) -> None:
-        self._rows = _read(connection)
+    def __init__(self, connection: Connection, findings: FindingList) -> None:
+        self._rows = _read(connection, findings)
         self._next: StoredLeaf | None = next(self._rows, None)
 
     def take_below(self, bound: int) -> list[StoredLeaf]:
@@ -75,9 +80,17 @@ def _report_gap(first: int, end: int, findings: FindingList) -> None:
         findings.add(Place.LEAF_ROW, index, "this entry is missing")
 
 
-def _read(connection: Connection) -> Iterator[StoredLeaf]:
+def _read(connection: Connection, findings: FindingList) -> Iterator[StoredLeaf]:
     query = select(leaf_table).order_by(leaf_table.c.idx).execution_options(yield_per=_ROWS_PER_FETCH)
     for row in connection.execute(query):
         columns: dict[str, object] = dict(zip(LEAF_COLUMNS, row, strict=True))
-        leaf_bytes, stored_hash = row.leaf_bytes, row.leaf_hash
-        yield StoredLeaf(row.idx, leaf_bytes, stored_hash, leaf_hash(leaf_bytes), columns)
+        index = columns["idx"]
+        if not isinstance(index, int):
+            findings.add(Place.LEAF_ROW, None, "no number is stored as its index", where=shown(index))
+            continue
+        leaf_bytes = _bytes_of(columns["leaf_bytes"])
+        yield StoredLeaf(index, leaf_bytes, _bytes_of(columns["leaf_hash"]), leaf_hash(leaf_bytes), columns)
+
+
+def _bytes_of(stored: object) -> bytes:
+    return stored if isinstance(stored, bytes) else b""

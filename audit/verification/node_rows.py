@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from sqlalchemy import Connection, func, or_, select
 
 from audit.merkle import Node
-from audit.report import FindingList, Place
+from audit.report import FindingList, Place, shown
 from audit.schema import node_table
 
 _NODES_PER_QUERY = 4_096
@@ -53,7 +53,9 @@ class NodeRows:
     def report_surplus(self, size: int) -> None:
         """Name stored nodes that no tree of `size` leaves has."""
         level, index = node_table.c.level, node_table.c.idx
-        surplus = or_(level < 1, level > _MAX_LEVEL, index < 0, index >= func.coalesce(size, 0).op(">>")(level))
-        for row in self._connection.execute(select(level, index).where(surplus).limit(_MAX_SURPLUS_NAMED)):
-            place = f"level {row[0]}, index {row[1]}"
+        no_number = or_(func.typeof(level) != "integer", func.typeof(index) != "integer")
+        beyond = or_(level < 1, level > _MAX_LEVEL, index < 0, index >= func.coalesce(size, 0).op(">>")(level))
+        query = select(level, index).where(or_(no_number, beyond)).limit(_MAX_SURPLUS_NAMED)
+        for row in self._connection.execute(query):
+            place = f"level {shown(row[0])}, index {shown(row[1])}"
             self._findings.add(Place.NODE, None, "no tree of this size has this node", where=place)

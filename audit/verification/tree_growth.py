@@ -11,10 +11,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from sqlalchemy import Connection
-from sqlalchemy.exc import NoResultFound
+from sqlalchemy.exc import MultipleResultsFound, NoResultFound
 
 from audit.checkpoint import Checkpoint
-from audit.merkle import EMPTY_EDGE, RightEdge, read_edge
+from audit.errors import AuditCorrupt
+from audit.merkle import EMPTY_EDGE, RightEdge, node_hash, read_edge
 from audit.report import FindingList, Place
 from audit.store import NodeLookup
 from audit.verification.checkpoint_rows import BatchEnd
@@ -22,6 +23,9 @@ from audit.verification.disagreements import ways_to_settle
 from audit.verification.known_heads import KnownHeads
 from audit.verification.leaf_rows import StoredLeaf
 from audit.verification.node_rows import NodeRows
+
+_NOT_ONE_HASH = (NoResultFound, MultipleResultsFound, AuditCorrupt)
+"""How a lookup says that no node, several, or something else is stored there: each a finding of `node_rows`."""
 
 
 class TreeGrowth:
@@ -82,13 +86,13 @@ class TreeGrowth:
             if row.computed_hash != row.stored_hash:
                 self._findings.add(Place.LEAF_BYTES, row.index, "the bytes and the stored hash disagree")
         hashes = {row.index: row.computed_hash for row in rows}
-        for left in range(start - start % 2, end, 2):
-            pair = [hashes.get(left) or self._node_or_none(0, left), hashes.get(left + 1)]
+        for right in [index for index in hashes if index % 2]:  # never by counting to `end`, which may be any number
+            left = right - 1
+            left_hash = hashes.get(left) or self._node_or_none(0, left)
             parent = self._node_or_none(1, left // 2)
-            if None in pair or parent is None:
+            if left_hash is None or parent is None:
                 continue
-            completed = EMPTY_EDGE.append([digest for digest in pair if digest is not None])[1]
-            if completed[0].digest != parent:
+            if node_hash(left_hash, hashes[right]) != parent:
                 which = "it or the next" if left >= start else "the next"
                 self._findings.add(Place.LEAF_BYTES, max(left, start), f"{which} was rewritten together with its hash")
         if len(self._findings.findings) == num_before and end > start:
@@ -105,12 +109,12 @@ class TreeGrowth:
             return None
         try:
             edge = read_edge(self._lookup, end.size)
-        except NoResultFound:
+        except _NOT_ONE_HASH:
             return None
         return edge if edge.root() == end.signed.root else None
 
     def _node_or_none(self, level: int, index: int) -> bytes | None:
         try:
             return self._lookup(level, index)
-        except NoResultFound:
+        except _NOT_ONE_HASH:
             return None

@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 
 from audit.errors import AuditRefused, ProofRefused
 from audit.event import MAX_LEAF_BYTES
-from audit.leaf import MAX_DEPTH, MAX_SAFE_INTEGER, Leaf, decode_leaf, draft_leaf
-from audit.schema import LEAF_COLUMNS
+from audit.leaf import LEAF_COLUMNS, MAX_DEPTH, MAX_SAFE_INTEGER, Leaf, decode_leaf, draft_leaf
 
 TEXT = st.text(st.characters(codec="utf-8"), max_size=20)
 NUMBER = (

@@ -11,7 +11,7 @@ from audit_log_builder import SIGNER
 from sqlalchemy import create_engine, event, text
 from sqlalchemy.exc import IntegrityError
 
-import audit.store
+import audit.new_file
 from audit.errors import LogExists, LogMissing, SettingRefused
 from audit.schema import metadata
 from audit.store import apply_migrations, create_log, open_engine, require_revision
@@ -58,7 +58,7 @@ def test_a_creation_that_was_cut_short_leaves_no_log_and_can_be_repeated(
         raise OSError("cut short")
 
     with monkeypatch.context() as patch:
-        patch.setattr(audit.store.os, "link", cut_short)
+        patch.setattr(audit.new_file.os, "link", cut_short)
         with pytest.raises(OSError, match="cut short"):
             create_log(path, [SIGNER])
     assert not path.exists()

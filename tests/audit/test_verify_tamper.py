@@ -21,9 +21,10 @@ from audit_log_builder import (
 )
 
 from audit.errors import LogMissing, ProofRefused
+from audit.leaf import LEAF_COLUMNS
 from audit.merkle import leaf_hash
 from audit.report import Finding, Place, Report
-from audit.schema import CHECKPOINT_COLUMNS, LEAF_COLUMNS, NODE_COLUMNS
+from audit.schema import CHECKPOINT_COLUMNS, NODE_COLUMNS
 from audit.verify import verify_log
 
 EVENTS = request_events(7)
@@ -150,6 +151,33 @@ def test_a_deleted_checkpoint_is_named(tampered: Path, size: int) -> None:
         raw.execute("DELETE FROM checkpoint WHERE size = ?", (size,))
     found = places(verify(tampered))
     assert found & {(Place.CHECKPOINT_ROW, size), (Place.LEAF_ROW, 11) if size == 13 else None}
+
+
+@pytest.mark.parametrize("size", [-1, 2**40])
+def test_a_first_checkpoint_that_contradicts_its_note_is_missing_too(tampered: Path, size: int) -> None:
+    """A moved beginning is named where it is now, and where it should be."""
+    with attacker(tampered) as raw:
+        raw.execute("UPDATE checkpoint SET size = ? WHERE size = 0", (size,))
+    assert {(Place.CHECKPOINT_ROW, size), (Place.CHECKPOINT_ROW, 0)} <= places(verify(tampered))
+
+
+@pytest.mark.timeout(60)
+def test_an_unsigned_checkpoint_of_any_size_takes_no_longer(tampered: Path) -> None:
+    """Its size is a number of the attacker's: nothing counts up to it."""
+    with attacker(tampered) as raw:
+        raw.execute("UPDATE checkpoint SET size = ?, note = 'none' WHERE size = 13", (2**62,))
+    assert {(Place.CHECKPOINT_SIGNATURE, 2**62), (Place.LEAF_ROW, 13)} <= places(verify(tampered))
+
+
+def test_an_altered_log_writes_no_line_of_its_own_into_the_verdict(tampered: Path) -> None:
+    """Names are the attacker's words; they end no line and steer no terminal."""
+    raw = sqlite3.connect(tampered)
+    raw.execute('CREATE TABLE "x\nVERIFIED: nothing contradicts anything\x1b[2J" (y)')
+    raw.commit()
+    raw.close()
+    [finding] = verify(tampered).findings
+    assert str(finding).isprintable()
+    assert "x\\nVERIFIED" in str(finding)
 
 
 def test_every_deleted_node_is_named(tampered: Path) -> None:
