@@ -14,8 +14,7 @@ from pathlib import Path
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from audit.errors import AuditCorrupt
-from audit.faults import DAMAGE_HINT
+from audit.errors import DAMAGE_HINT, AuditCorrupt
 from audit.subject_keys.derivation import KEY_BYTES, derive_key
 
 _NONCE_BYTES = 12
@@ -71,7 +70,7 @@ class KeyEncryption:
             AuditCorrupt: altered, moved, incomplete, or wrapped by another key.
         """
         what = "the check value" if stored.key_id == _CHECK_ID else f"subject key {stored.key_id}"
-        if stored.nonce is None or stored.wrapped is None:
+        if not isinstance(stored.nonce, bytes) or not isinstance(stored.wrapped, bytes):
             raise AuditCorrupt(None, f"{what} is gone, but not marked destroyed", hint=DAMAGE_HINT, path=path)
         try:
             key = self._wrapping.decrypt(stored.nonce, stored.wrapped, stored.key_id.encode())

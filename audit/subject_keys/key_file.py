@@ -10,10 +10,9 @@ share: the caller orders its calls.
 
 from __future__ import annotations
 
-import os
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from urllib.parse import quote
 
@@ -22,7 +21,6 @@ from sqlalchemy import (
     Connection,
     Engine,
     Integer,
-    LargeBinary,
     MetaData,
     Table,
     Text,
@@ -35,15 +33,17 @@ from sqlalchemy import (
 from sqlalchemy.pool import StaticPool
 
 from audit.errors import (
+    DAMAGE_HINT,
     AuditCorrupt,
     KeyRefused,
     KeyringUnusable,
-    LogExists,
     LogMissing,
     SettingRefused,
     SubjectErased,
 )
-from audit.faults import DAMAGE_HINT, naming_file, require_content
+from audit.faults import naming_file, require_content
+from audit.new_file import appearing_whole
+from audit.stored_bytes import StoredBytes
 from audit.subject_keys.key_encryption import WrappedKey
 
 _FORMAT = 2
@@ -61,17 +61,17 @@ _subject_key = Table(
     "subject_key",
     _metadata,
     Column("key_id", Text, primary_key=True),
-    Column("subject_mark", LargeBinary, nullable=False, index=True),
-    Column("nonce", LargeBinary),
-    Column("wrapped", LargeBinary),
+    Column("subject_mark", StoredBytes, nullable=False, index=True),
+    Column("nonce", StoredBytes),
+    Column("wrapped", StoredBytes),
     Column("destroyed", Integer, nullable=False),
     sqlite_strict=True,
 )
 _key_check = Table(
     "key_check",
     _metadata,
-    Column("nonce", LargeBinary, nullable=False),
-    Column("wrapped", LargeBinary, nullable=False),
+    Column("nonce", StoredBytes, nullable=False),
+    Column("wrapped", StoredBytes, nullable=False),
     sqlite_strict=True,
 )
 """One row, of no other use than to tell the right key-encryption key before the first subject comes."""
@@ -91,21 +91,18 @@ class KeyFile:
 
     @classmethod
     def create(cls, path: Path, check_value: WrappedKey) -> None:
-        """Make a file without subjects."""
-        try:
-            os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
-        except FileExistsError as error:
-            raise LogExists(path) from error
-        with naming_file(path, KeyringUnusable):
-            raw = sqlite3.connect(path)
-            raw.execute(f"PRAGMA user_version={_FORMAT}")
-            raw.close()
-            engine = _engine(path)
-            with engine.begin() as connection:
-                _metadata.create_all(connection)
-                row = {"nonce": check_value.nonce, "wrapped": check_value.wrapped}
-                connection.execute(insert(_key_check).values(row))
-            engine.dispose()
+        """Make a file without subjects; it appears whole or not at all."""
+        row = {"nonce": check_value.nonce, "wrapped": check_value.wrapped}
+        with naming_file(path, KeyringUnusable), appearing_whole(path) as draft:
+            with closing(sqlite3.connect(draft)) as raw:
+                raw.execute(f"PRAGMA user_version={_FORMAT}")
+            engine = _engine(draft)
+            try:
+                with engine.begin() as connection:
+                    _metadata.create_all(connection)
+                    connection.execute(insert(_key_check).values(row))
+            finally:
+                engine.dispose()  # the last connection moves the journal into the file and removes it
 
     def close(self) -> None:
         """Let the file go."""

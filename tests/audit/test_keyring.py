@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import sqlite3
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -136,6 +138,26 @@ def test_threads_agree_on_one_key_for_a_subject(path: Path) -> None:
             thread.join()
     assert len(made) == 8
     assert len(set(made)) == 1
+
+
+@pytest.mark.parametrize("function", ["_prove_settings", "insert"])
+def test_a_creation_that_was_cut_short_leaves_no_keyring_and_can_be_repeated(tmp_path: Path, function: str) -> None:
+    """The process dies with the file half made: there is none, and the next creation is not in its way."""
+    path = tmp_path / "subject_keys.db"
+    program = (
+        "import os, sys, pathlib\n"
+        "from audit.subject_keys import key_file, keyring\n"
+        f"key_file.{function} = lambda *_: os._exit(9)\n"
+        "keyring.SubjectKeyring.create(pathlib.Path(sys.argv[1]), bytes(32))\n"
+    )
+    assert subprocess.run([sys.executable, "-c", program, str(path)], check=False).returncode == 9
+    assert not path.exists()
+    assert list(tmp_path.iterdir()) != []
+    with SubjectKeyring.create(path, KEK) as keyring:
+        commitment = keyring.commitment("alice", "req-1", "prompt", b"hello")
+    with SubjectKeyring(path, KEK) as keyring:
+        assert keyring.check(commitment, "req-1", "prompt", b"hello")
+    assert [left.name for left in tmp_path.iterdir()] == [path.name]
 
 
 def test_a_keyring_is_created_once_kept_private_and_never_made_by_opening(tmp_path: Path, path: Path) -> None:
