@@ -5,7 +5,8 @@ update, a second writer.  Values: `Event`, `Receipt`, `Checkpoint`, `EntryProof`
 `store.create_log`, `writer.AuditWriter`, `reader.AuditReader`, `verify.verify_log`, `export.export_log`,
 `subject_keys.keyring.SubjectKeyring`.
 
-Pure, bytes and values alone: `event`, `merkle`, `checkpoint`, `proof`, `leaf`, `tiles`, `batch`, `pairing`, `report`.
-With a file beneath: `schema`, `store`, `recovery`, `guards`, `open_log`, `writer`, `reader`, `export`.  Rooms of their
-own, each with its guide: `verification`, behind `verify`; `subject_keys`, beside the log; `migrations`, under `store`.
+Pure, bytes and values alone: `event`, `merkle`, `checkpoint`, `proof`, `leaf`, `tiles`, `batch`, `pairing`, `report`,
+`slew`.  With a file beneath: `schema`, `store`, `new_file`, `recovery`, `guards`, `open_log`, `writer`, `reader`,
+`export`.  Rooms of their own, each with its guide: `verification`, behind `verify`; `subject_keys`, beside the log;
+`migrations`, under `store`.
 """

@@ -10,9 +10,8 @@ from dataclasses import dataclass
 
 from audit.checkpoint import Checkpoint, LogSigner, sign_checkpoint
 from audit.event import Receipt
-from audit.leaf import DraftLeaf
+from audit.leaf import LEAF_COLUMNS, DraftLeaf
 from audit.merkle import RightEdge, leaf_hash
-from audit.schema import LEAF_COLUMNS
 
 
 @dataclass(frozen=True, slots=True)

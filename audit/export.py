@@ -22,10 +22,16 @@ from audit.checkpoint import Checkpoint, LogVerifier, open_checkpoint
 from audit.errors import AuditCorrupt, LogExists
 from audit.schema import leaf_table, node_table
 from audit.store import newest_checkpoint, open_engine, snapshot
-from audit.tiles import CHECKPOINT_NAME, TILE_HEIGHT, TILE_WIDTH, Tile, encode_bundle, tiles_of
-
-LOG_FOLDER = "tlog"
-VKEY_NAME = "log.vkey"
+from audit.tiles import (
+    CHECKPOINT_NAME,
+    LOG_FOLDER,
+    TILE_HEIGHT,
+    TILE_WIDTH,
+    VKEY_NAME,
+    Tile,
+    encode_bundle,
+    tiles_of,
+)
 
 
 def export_log(path: Path, folder: Path, verifier: LogVerifier) -> Checkpoint:

@@ -16,6 +16,9 @@ from audit.merkle import HASH_BYTES
 TILE_WIDTH = 256
 TILE_HEIGHT = 8
 CHECKPOINT_NAME = "checkpoint"
+LOG_FOLDER = "tlog"
+"""Where an exported folder has the log, beside the public key."""
+VKEY_NAME = "log.vkey"
 _LENGTH_BYTES = 2
 
 

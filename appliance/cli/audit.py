@@ -15,9 +15,10 @@ from appliance.cli.refusals import INTEGRITY, exits_cleanly, leave
 from appliance.settings import read_settings
 from appliance.state.layout import StateLayout
 from audit.checkpoint import LogVerifier
-from audit.export import VKEY_NAME, export_log
+from audit.export import export_log
 from audit.proof import EntryProof
 from audit.report import Report
+from audit.tiles import VKEY_NAME
 from audit.verify import verify_log
 
 app = typer.Typer(help="Read, prove, export and verify the log.", no_args_is_help=True)

@@ -19,9 +19,9 @@ from appliance.cli.client import ApplianceClient, ClientRefused
 from appliance.cli.refusals import exits_cleanly, leave
 from appliance.cli.sample import MESSAGES, NOTE, QUESTION
 from audit.checkpoint import LogVerifier
-from audit.export import LOG_FOLDER, export_log
+from audit.export import export_log
 from audit.proof import EntryProof
-from audit.tiles import TILE_WIDTH, tiles_of
+from audit.tiles import LOG_FOLDER, TILE_WIDTH, tiles_of
 from audit.verify import verify_log
 
 SHOWN_FACTS = (

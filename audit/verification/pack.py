@@ -13,12 +13,21 @@ from pathlib import Path
 
 from audit.checkpoint import Checkpoint, LogVerifier, open_checkpoint
 from audit.errors import ProofRefused
-from audit.export import LOG_FOLDER, VKEY_NAME
 from audit.leaf import decode_leaf
 from audit.merkle import EMPTY_EDGE, Node, RightEdge, leaf_hash, tree_root
 from audit.pairing import Pairing
 from audit.report import FindingList, Place, Report
-from audit.tiles import CHECKPOINT_NAME, TILE_HEIGHT, TILE_WIDTH, Tile, decode_bundle, decode_hashes, tiles_of
+from audit.tiles import (
+    CHECKPOINT_NAME,
+    LOG_FOLDER,
+    TILE_HEIGHT,
+    TILE_WIDTH,
+    VKEY_NAME,
+    Tile,
+    decode_bundle,
+    decode_hashes,
+    tiles_of,
+)
 from audit.verification.disagreements import ways_to_settle
 from audit.verification.known_heads import KnownHeads
 from audit.verification.leaf_checks import LeafChecks
