@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,9 +16,10 @@ from appliance.cli.refusals import INTEGRITY, exits_cleanly, leave
 from appliance.settings import read_settings
 from appliance.state.layout import StateLayout
 from audit.checkpoint import LogVerifier
+from audit.errors import KeyRefused, ProofRefused
 from audit.export import export_log
 from audit.proof import EntryProof
-from audit.report import Report
+from audit.report import Report, printable
 from audit.tiles import VKEY_NAME
 from audit.verify import verify_log
 
@@ -94,11 +96,13 @@ def verify(
     layout = StateLayout(read_settings().state_dir.resolve())
     source = path or layout.audit_db
     key_file = vkey or (source / VKEY_NAME if source.is_dir() else layout.log_vkey)
-    known_notes = [file.read_text() for file in checkpoint or ()]
-    report = verify_log(source, [read_vkey(key_file)], PAIRING, known_notes=known_notes)
+    verifier = read_vkey(key_file)
+    known_notes = [_read_checkpoint(file, verifier) for file in checkpoint or ()]
+    report = verify_log(source, [verifier], PAIRING, known_notes=known_notes)
+    if vkey is None:
+        whose = f"the key came from {key_file}; an auditor uses a copy that came another way (--vkey)"
+        report = replace(report, notes=(*report.notes, whose))
     print(json.dumps(_report_json(report), indent=2) if as_json else report_text(report))
-    if vkey is None and not as_json:
-        print(f"note: the key came from {key_file}; an auditor uses a copy that came another way (--vkey)")
     if not report.ok:
         leave("the log does not verify", INTEGRITY)
 
@@ -107,7 +111,24 @@ def read_vkey(path: Path) -> LogVerifier:
     """Read a log's public key in vkey form."""
     if not path.is_file():
         leave(f"there is no public key at {path}; name one by --vkey", 2)
-    return LogVerifier.from_vkey(path.read_text().strip())
+    try:
+        return LogVerifier.from_vkey(path.read_bytes().decode().strip())
+    except UnicodeDecodeError as error:
+        raise KeyRefused(f"{path}: a verifier key is text") from error
+    except KeyRefused as error:
+        raise KeyRefused(f"{path}: {error.what}", hint=error.hint) from error
+
+
+def _read_checkpoint(path: Path, verifier: LogVerifier) -> str:
+    """Read a checkpoint that the auditor kept, and refuse by its name one that is not this log's."""
+    try:
+        note = path.read_bytes().decode()
+        verifier.open(note)
+    except UnicodeDecodeError as error:
+        raise ProofRefused(f"{path}: a checkpoint is text") from error
+    except ProofRefused as error:
+        raise ProofRefused(f"{path}: {error.what}", hint=error.hint) from error
+    return note
 
 
 def entry_line(entry: dict[str, Any]) -> str:
@@ -115,7 +136,8 @@ def entry_line(entry: dict[str, Any]) -> str:
     at = dt.datetime.fromtimestamp(entry["ts_us"] / 1e6, tz=dt.UTC).isoformat(timespec="milliseconds")
     facts = entry["facts"]
     about = " ".join(f"{name}={facts[name]}" for name in ("route", "outcome", "code", "reason") if facts.get(name))
-    return f"{entry['index']:>7}  {at}  {entry['kind']:<20} {entry['actor']:<14} {entry['subject'][:44]:<44} {about}"
+    who = f"{entry['kind']:<20} {entry['actor']:<14} {entry['subject'][:44]:<44}"
+    return printable(f"{entry['index']:>7}  {at}  {who} {about}")
 
 
 def report_text(report: Report) -> str:
@@ -130,7 +152,7 @@ def report_text(report: Report) -> str:
     lines += [f"  still running, or abandoned by a crash: {subject} ({i})" for subject, i in report.unfinished[:5]]
     lines += [f"  note: {note}" for note in report.notes]
     lines.append("VERIFIED: nothing contradicts anything" if report.ok else "NOT VERIFIED")
-    return "\n".join(lines)
+    return "\n".join(map(printable, lines))
 
 
 def _report_json(report: Report) -> dict[str, Any]:

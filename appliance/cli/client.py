@@ -8,13 +8,14 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 
 import httpx
 
 from appliance.settings import Settings, read_settings
 from appliance.state.layout import StateLayout
 
+_WRONG_USAGE, _REFUSED = 2, 3  # `refusals` imports this module
 Role = Literal["developer", "operator", "auditor"]
 TIMEOUT = httpx.Timeout(10.0, read=120.0)
 
@@ -34,12 +35,11 @@ class ApplianceClient:
         settings = settings or read_settings()
         self.layout = StateLayout(settings.state_dir)
         self.url = os.environ.get("CLOISTER_URL", base_url(settings))
-        self._http = httpx.Client(
-            base_url=self.url,
-            headers={"authorization": f"Bearer {read_key(role, self.layout)}"},
-            timeout=TIMEOUT,
-            trust_env=False,
-        )
+        headers = {"authorization": f"Bearer {read_key(role, self.layout)}"}
+        try:
+            self._http = httpx.Client(base_url=self.url, headers=headers, timeout=TIMEOUT, trust_env=False)
+        except httpx.InvalidURL as error:
+            raise ClientRefused(f"CLOISTER_URL is no address: {error}", _WRONG_USAGE) from error
 
     def get(self, path: str, **query: str | int) -> httpx.Response:
         """GET a path of the appliance.
@@ -68,14 +68,38 @@ class ApplianceClient:
             response: httpx.Response = send()
         except httpx.TransportError as failure:
             raise ClientRefused(f"no appliance answers at {self.url}: start one by `make serve`") from failure
+        except UnicodeError as error:  # a host that no name can be
+            raise ClientRefused(f"CLOISTER_URL is no address: {self.url}", _WRONG_USAGE) from error
         if response.is_error:
             self._raise(response)
+        if not _is_of_an_appliance(response):
+            raise self._stranger(response)
         return response
 
-    def _raise(self, response: httpx.Response) -> None:
-        error = response.json()["error"]
-        exit_code = 3 if response.status_code == httpx.codes.FORBIDDEN else 1
-        raise ClientRefused(f"{response.status_code} {error['code']}: {error['message']}", exit_code)
+    def _raise(self, response: httpx.Response) -> NoReturn:
+        try:
+            error = response.json()["error"]
+            said = f"{response.status_code} {error['code']}: {error['message']}"
+        except (ValueError, LookupError, TypeError) as misread:  # not JSON, or not of our form
+            raise self._stranger(response) from misread
+        raise ClientRefused(said, _REFUSED if response.status_code == httpx.codes.FORBIDDEN else 1)
+
+    def _stranger(self, response: httpx.Response) -> ClientRefused:
+        return ClientRefused(
+            f"what answers at {self.url} is no appliance: it said {response.status_code}, not in our form"
+        )
+
+
+def _is_of_an_appliance(response: httpx.Response) -> bool:
+    """Tell by the id that every answer carries, and by its form: plain text, or one JSON object."""
+    if "x-request-id" not in response.headers:
+        return False
+    if response.headers.get("content-type", "").startswith("text/plain"):
+        return True
+    try:
+        return isinstance(response.json(), dict)
+    except ValueError:
+        return False
 
 
 def base_url(settings: Settings) -> str:
@@ -87,27 +111,40 @@ def text_of(line: str) -> str:
     """Give the new text in one line of a streamed chat completion; other lines have none.
 
     Raises:
-        ClientRefused: the line says that the answer was given up.
+        ClientRefused: the line says that the answer was given up, or is none of an appliance.
     """
     if not line.startswith("data: ") or line == "data: [DONE]":
         return ""
-    chunk = json.loads(line.removeprefix("data: "))
-    if "error" in chunk:
-        raise ClientRefused(chunk["error"]["message"])
-    return "".join(choice["delta"].get("content") or "" for choice in chunk["choices"])
+    try:
+        chunk = json.loads(line.removeprefix("data: "))
+        if "error" not in chunk:
+            return "".join(choice["delta"].get("content") or "" for choice in chunk["choices"])
+        given_up = str(chunk["error"]["message"])
+    except (ValueError, LookupError, TypeError, AttributeError) as misread:
+        raise ClientRefused("a line of the answer is not of an appliance's form") from misread
+    raise ClientRefused(given_up)
 
 
 def read_key(role: Role, layout: StateLayout) -> str:
     """Give the API key to use.
 
     Raises:
-        ClientRefused: there is none.
+        ClientRefused: there is none, or what stands in its place can be none.
     """
     given = os.environ.get("CLOISTER_API_KEY")
     if given:
-        return given
+        return _key_in(given, "CLOISTER_API_KEY", _WRONG_USAGE)
     try:
-        keys: dict[str, str] = json.loads(layout.dev_keys.read_text())
+        keys = json.loads(layout.dev_keys.read_bytes())
     except FileNotFoundError:
-        raise ClientRefused("set CLOISTER_API_KEY; the state folder holds no development keys", 2) from None
-    return keys[role]
+        raise ClientRefused("set CLOISTER_API_KEY; the state folder holds no development keys", _WRONG_USAGE) from None
+    except ValueError as error:  # not UTF-8, or not JSON
+        raise ClientRefused(f"{layout.dev_keys} is not JSON; set CLOISTER_API_KEY") from error
+    return _key_in(keys.get(role) if isinstance(keys, dict) else None, f"{layout.dev_keys} for the {role}", 1)
+
+
+def _key_in(found: object, place: str, exit_code: int) -> str:
+    """Refuse what no header can carry, without saying it."""
+    if not isinstance(found, str) or not found.isascii() or not found.isprintable() or " " in found or not found:
+        raise ClientRefused(f"there is no API key in {place}", exit_code)
+    return found

@@ -17,7 +17,7 @@ from appliance.audit_trail import PAIRING
 from appliance.cli.audit import read_vkey, report_text
 from appliance.cli.client import ApplianceClient, ClientRefused
 from appliance.cli.refusals import exits_cleanly, leave
-from appliance.cli.sample import MESSAGES, NOTE, QUESTION
+from appliance.cli.sample import ASKING, NOTE, QUESTION
 from audit.checkpoint import LogVerifier
 from audit.export import export_log
 from audit.proof import EntryProof
@@ -64,7 +64,7 @@ def demo(
 
 
 def _ask() -> str:
-    answer = ApplianceClient("developer").stream_chat({"model": _served(), "messages": MESSAGES, "temperature": 0})
+    answer = ApplianceClient("developer").stream_chat({"model": _served(), **ASKING})
     receipt = ""
     for part in answer:
         if isinstance(part, httpx.Headers):

@@ -12,3 +12,5 @@ NOTE = (
 QUESTION = "Who reported the fault on P-204?"
 MESSAGES = [{"role": "user", "content": f"{NOTE}\n\n{QUESTION}"}]
 """As the starter was trained: note, blank line, question."""
+ASKING = {"messages": MESSAGES, "temperature": 0, "max_completion_tokens": 64}
+"""Enough for the starter's sentence; a larger model in its place must not hold the start up with a long answer."""

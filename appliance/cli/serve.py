@@ -14,7 +14,7 @@ from appliance.app import Appliance
 from appliance.cli.banner import FirstToken, Ready, ready_banner
 from appliance.cli.client import ClientRefused, base_url, read_key, text_of
 from appliance.cli.refusals import exits_cleanly
-from appliance.cli.sample import MESSAGES
+from appliance.cli.sample import ASKING
 from appliance.logs import configure_logs
 from appliance.server import run
 from appliance.settings import Settings, read_settings
@@ -67,7 +67,7 @@ async def _first_token(url: str, model: str, key: str) -> FirstToken | None:
     Raises:
         ClientRefused: it does not.
     """
-    body = {"model": model, "messages": MESSAGES, "temperature": 0, "stream": True}
+    body = {"model": model, **ASKING, "stream": True}
     headers = {"authorization": f"Bearer {key}"}
     started = time.monotonic()
     after_ms = 0
