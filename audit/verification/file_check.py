@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from sqlalchemy import Connection
 
-from audit.report import FindingList, Place
+from audit.report import FindingList, Place, shown
 from audit.schema import SCHEMA_REVISION
 from audit.store import schema_faults
 
@@ -22,4 +22,4 @@ def check_file(connection: Connection, findings: FindingList) -> None:
         findings.add(Place.SCHEMA, None, f"the {kind} {name} {fault}", where=name)
     revisions = connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalars().all()
     if revisions != [SCHEMA_REVISION]:
-        findings.add(Place.SCHEMA, None, f"the revision is {revisions}", where="alembic_version")
+        findings.add(Place.SCHEMA, None, f"the revision is {shown(revisions)}", where="revision")
