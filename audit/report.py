@@ -78,7 +78,7 @@ class Report:
     unfinished: tuple[tuple[str, int], ...]
     """`(subject, index)` of what was opened and has no end yet."""
     notes: tuple[str, ...]
-    """Worth knowing, not wrong: a clock that went back between two runs, signatures by unknown keys."""
+    """Worth knowing, not wrong: a clock that went back between two runs, signatures by unknown keys, no known head."""
 
     @property
     def ok(self) -> bool:

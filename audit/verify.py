@@ -8,6 +8,7 @@ replaced by someone with the key - shows against checkpoints kept elsewhere: pas
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from audit.checkpoint import LogVerifier
@@ -18,6 +19,7 @@ from audit.verification.database import verify_database
 from audit.verification.pack import verify_pack
 
 DEFAULT_CLOCK_LIMIT_US = 5_000_000
+CUT_TAIL_NOTE = "a cut tail shows only against a checkpoint kept elsewhere; none was given"
 
 
 def verify_log(
@@ -43,7 +45,9 @@ def verify_log(
         LogUnusable: the machine refuses the database, so nothing can be said of it.
     """
     if path.is_dir():
-        return verify_pack(path, verifiers, pairing, known_notes=known_notes, clock_limit_us=clock_limit_us)
-    if path.is_file():
-        return verify_database(path, verifiers, pairing, known_notes=known_notes, clock_limit_us=clock_limit_us)
-    raise LogMissing(path)
+        report = verify_pack(path, verifiers, pairing, known_notes=known_notes, clock_limit_us=clock_limit_us)
+    elif path.is_file():
+        report = verify_database(path, verifiers, pairing, known_notes=known_notes, clock_limit_us=clock_limit_us)
+    else:
+        raise LogMissing(path)
+    return report if known_notes else replace(report, notes=(*report.notes, CUT_TAIL_NOTE))
