@@ -21,7 +21,7 @@ from sqlalchemy import Connection, select
 from audit.checkpoint import Checkpoint, LogVerifier, open_checkpoint
 from audit.errors import AuditCorrupt, LogExists
 from audit.schema import leaf_table, node_table
-from audit.store import newest_checkpoint, open_engine, snapshot
+from audit.store import newest_checkpoint, open_engine, require_kinds, snapshot
 from audit.tiles import (
     CHECKPOINT_NAME,
     LOG_FOLDER,
@@ -80,7 +80,9 @@ def _items(connection: Connection, tile: Tile) -> Iterator[bytes]:
     else:
         on_level = (node_table.c.level == tile.level * TILE_HEIGHT, node_table.c.idx.between(first, last))
         query = select(node_table.c.hash).where(*on_level).order_by(node_table.c.idx)
-    yield from connection.execute(query).scalars()
+    for offset, item in enumerate(connection.execute(query).scalars()):
+        require_kinds(first + offset if not tile.level else None, (item, bytes))
+        yield item
 
 
 def _write(path: Path, content: bytes) -> None:

@@ -13,6 +13,8 @@ from audit_log_builder import PAIRING, SIGNER, build_log, request_events
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from audit.errors import AuditCorrupt
+from audit.export import export_log
 from audit.leaf import LEAF_COLUMNS
 from audit.report import Place, Report
 from audit.schema import CHECKPOINT_COLUMNS, NODE_COLUMNS
@@ -140,6 +142,21 @@ def test_what_is_not_bytes_is_named_at_its_entry(tmp_path: Path, column: str, pl
     raw.close()
     findings = [finding for finding in verify(path).findings if finding.place is not Place.SCHEMA]
     assert [(finding.place, finding.index) for finding in findings] == [(place, 4)]
+
+
+@pytest.mark.parametrize("column", ["leaf_bytes", "leaf_hash"])
+@pytest.mark.parametrize("value", [None, 7, "text", 1.5])
+def test_what_is_not_bytes_is_not_exported(relaxed_log: Path, tmp_path: Path, column: str, value: object) -> None:
+    """Said as damage at the entry, with the log's path; no folder appears."""
+    path = tmp_path / "audit.db"
+    path.write_bytes(relaxed_log.read_bytes())
+    path.chmod(0o600)
+    raw = sqlite3.connect(path, isolation_level=None)
+    raw.execute(f"UPDATE leaf SET {column} = ? WHERE idx = 3", (value,))
+    raw.close()
+    with pytest.raises(AuditCorrupt, match=f"{path}, entry 3"):
+        export_log(path, tmp_path / "out", SIGNER.verifier)
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("column", ["type", "name"])
