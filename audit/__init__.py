@@ -7,6 +7,7 @@ update, a second writer.  Values: `Event`, `Receipt`, `Checkpoint`, `EntryProof`
 
 Pure, bytes and values alone: `event`, `merkle`, `checkpoint`, `proof`, `leaf`, `tiles`, `batch`, `pairing`, `report`,
 `slew`.  With a file beneath: `schema`, `stored_bytes`, `store`, `new_file`, `faults`, `recovery`, `guards`, `open_log`,
-`waiting`, `writer`, `reader`, `export`.  Rooms of their own, each with its guide: `verification`, behind `verify`; `subject_keys`, beside the log;
-`migrations`, under `store`.
+`waiting`, `writer`, `reader`, `export`.  Rooms of
+their own, each with its guide: `verification`, behind `verify`; `subject_keys`, beside the log; `migrations`, under
+`store`.
 """
