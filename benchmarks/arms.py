@@ -1,7 +1,8 @@
 """The two arms: the whole appliance over HTTP, and the engine alone by its own client - same requests, same streams.
 
-Times are taken on the client's side in both: from the call to the first token, and from token to token.  What an HTTP
-client reads is kept as it came and understood after the run: parsing would take the cores that are being measured.
+Times are taken on the client's side in both: from the call to the first token, and from token to token.  The HTTP
+client writes one request to a socket, keeps what comes back as it came, and understands it after the run: a real client
+sits on another machine, and this one must not take the cores that are being measured.
 """
 
 from __future__ import annotations
@@ -12,22 +13,30 @@ import time
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 
-import httpx
-
 from benchmarks.load import LoadRequest
 from engine.request import GenerationRequest, SamplingParams
 from engine.service import EngineService
 
-TIMEOUT = httpx.Timeout(30.0, read=600.0)
+PIECE_BYTES = 2**16
+READ_TIMEOUT_S = 600.0
 
 
 @dataclass(slots=True)
 class Transcript:
-    """One stream as it was read."""
+    """One connection as it was read, from the status line to its end."""
 
     started: float
     pieces: list[tuple[float, bytes]] = field(default_factory=list)
     """When, by `time.perf_counter`, and what."""
+
+    def receipt(self) -> str:
+        """Return the receipt header of an answer with status 200; anything else raises AssertionError."""
+        text = b"".join(piece for _, piece in self.pieces).decode()
+        head, _, body = text.partition("\r\n\r\n")
+        status, *fields = head.split("\r\n")
+        if status.split()[1] != "200":
+            raise AssertionError(f"{status}: {body}")
+        return dict(line.lower().split(": ", 1) for line in fields)["x-cloister-receipt"]
 
     def tokens(self) -> Iterator[tuple[float, int]]:
         """Yield when tokens came and how many; an error event raises AssertionError."""
@@ -74,6 +83,7 @@ async def run_streams(requests: tuple[LoadRequest, ...], num_streams: int, ask: 
             streams.create_task(stream())
     times.wall_s = time.perf_counter() - started
     for transcript in times.transcripts:
+        times.receipts.append(transcript.receipt())
         clock = _Clock(times, transcript.started)
         for when, count in transcript.tokens():
             clock.note(when, count)
@@ -104,33 +114,32 @@ class _Clock:
 class HttpArm:
     """The appliance, as a client sees it."""
 
-    def __init__(self, url: str, key: str) -> None:
-        limits = httpx.Limits(max_connections=256)
-        headers = {"authorization": f"Bearer {key}"}
-        self._http = httpx.AsyncClient(base_url=url, headers=headers, timeout=TIMEOUT, limits=limits, trust_env=False)
+    def __init__(self, port: int, key: str) -> None:
+        self._port = port
+        self._head = (
+            f"POST /v1/completions HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nAuthorization: Bearer {key}\r\n"
+            "Content-Type: application/json\r\nConnection: close\r\nContent-Length: "
+        )
 
     async def ask(self, _number: int, request: LoadRequest, times: Times) -> None:
         """Stream one completion; the model writes letters only, so each token is one chunk, and the sum is checked."""
-        body = {
-            "model": "starter",
-            "prompt": list(request.token_ids),
-            "max_tokens": request.num_output,
-            "temperature": 0,
-            "ignore_eos": True,
-            "stream": True,
-        }
+        body = json.dumps(
+            {
+                "model": "starter",
+                "prompt": list(request.token_ids),
+                "max_tokens": request.num_output,
+                "temperature": 0,
+                "ignore_eos": True,
+                "stream": True,
+            }
+        )
         transcript = Transcript(time.perf_counter())
-        async with self._http.stream("POST", "/v1/completions", json=body) as response:
-            if response.is_error:
-                raise AssertionError(f"{response.status_code}: {(await response.aread()).decode()}")
-            times.receipts.append(response.headers["x-cloister-receipt"])
-            async for piece in response.aiter_raw():
-                transcript.pieces.append((time.perf_counter(), piece))
+        reader, writer = await asyncio.open_connection("127.0.0.1", self._port)
+        writer.write(f"{self._head}{len(body)}\r\n\r\n{body}".encode())
+        while piece := await asyncio.wait_for(reader.read(PIECE_BYTES), READ_TIMEOUT_S):
+            transcript.pieces.append((time.perf_counter(), piece))
+        writer.close()
         times.transcripts.append(transcript)
-
-    async def close(self) -> None:
-        """Close the connections."""
-        await self._http.aclose()
 
 
 def _is_token(line: bytes) -> bool:

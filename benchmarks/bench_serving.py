@@ -47,27 +47,28 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="cloister-bench-") as scratch:
         folder = Path(scratch)
         num_parameters = write_random_model(folder / "model", SHAPES[options.shape], STARTER)
-        with _appliance(folder, options) as (url, state_dir):
-            rows = asyncio.run(_measure(options, folder, url, state_dir))
+        with _appliance(folder, options) as (port, state_dir):
+            rows = asyncio.run(_measure(options, folder, port, state_dir))
             _require_sound_log(state_dir, rows)
     _print_report(options, num_parameters, rows)
 
 
-async def _measure(options: argparse.Namespace, folder: Path, url: str, state_dir: Path) -> list[Row]:
+async def _measure(options: argparse.Namespace, folder: Path, port: int, state_dir: Path) -> list[Row]:
     keys = json.loads((state_dir / "dev" / "keys.json").read_text())
     engine = EngineService(_engine_config(folder / "model", options))
-    http_arm, engine_arm = HttpArm(url, keys["developer"]), EngineArm(engine)
+    http_arm, engine_arm = HttpArm(port, keys["developer"]), EngineArm(engine)
     await engine.start()
     rows: list[Row] = []
     try:
         async with httpx.AsyncClient(
-            base_url=url, headers={"authorization": f"Bearer {keys['operator']}"}, trust_env=False
+            base_url=f"http://127.0.0.1:{port}",
+            headers={"authorization": f"Bearer {keys['operator']}"},
+            trust_env=False,
         ) as operator:
             for row_load in _row_loads(options):
                 rows.append(await _measure_row(row_load, options.rounds, http_arm, engine_arm, operator))
                 print(f"measured {row_load.name}", file=sys.stderr)
     finally:
-        await http_arm.close()
         await engine.stop(0)
     return rows
 
@@ -134,7 +135,7 @@ async def _measure_row(
 
 
 @contextlib.contextmanager
-def _appliance(folder: Path, options: argparse.Namespace) -> Iterator[tuple[str, Path]]:
+def _appliance(folder: Path, options: argparse.Namespace) -> Iterator[tuple[int, Path]]:
     state_dir = folder / "state"
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -157,7 +158,7 @@ def _appliance(folder: Path, options: argparse.Namespace) -> Iterator[tuple[str,
                 break
         else:
             raise SystemExit("the appliance did not start")
-        yield f"http://127.0.0.1:{port}", state_dir
+        yield port, state_dir
     finally:
         process.terminate()
         process.wait()

@@ -13,7 +13,8 @@ import httpx
 
 from benchmarks.table import histogram_quantile
 
-SAMPLE_EVERY_S = 0.25
+SAMPLE_EVERY_S = 1.0
+"""A scrape takes some milliseconds of a core."""
 _LINE = re.compile(r"^([a-z_:]+)(\{[^}]*\})? ([0-9.e+-]+)$", re.MULTILINE)
 _BOUND = re.compile(r'le="([^"]+)"')
 

@@ -72,6 +72,9 @@ def test_a_stream_is_understood_however_its_bytes_were_cut():
     for cut in range(1, len(stream)):
         transcript = Transcript(0.0, [(1.0, stream[:cut]), (2.0, stream[cut:])])
         assert sum(count for _, count in transcript.tokens()) == 2
+    assert Transcript(0.0, [(1.0, b"HTTP/1.1 200 OK\r\nX-Cloister-Receipt: 7:ab\r\n\r\n")]).receipt() == "7:ab"
+    with pytest.raises(AssertionError, match="429"):
+        Transcript(0.0, [(1.0, b"HTTP/1.1 429 Too Many Requests\r\n\r\n{}")]).receipt()
     with pytest.raises(AssertionError, match="lost"):
         list(Transcript(0.0, [(1.0, b'data: {"error":"lost"}\n\n')]).tokens())
 
