@@ -1,6 +1,7 @@
 # Two commands for a newcomer: `make serve` and `make test`.  Everything else is for those who change the code.
 
 PYTHON ?= python3
+PYTHON312 ?= python3.12
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
@@ -8,7 +9,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 PYTEST := OMP_NUM_THREADS=1 PYTHONPATH=tests/guard $(BIN)/python -m pytest
 WORKERS ?= 2
 
-.PHONY: help serve test check format test-long interop bench starter clean
+.PHONY: help serve test check format test-long interop interop-model interop-log bench starter clean
 .DEFAULT_GOAL := help
 
 help:
@@ -16,7 +17,7 @@ help:
 	@echo "make test       install into .venv, run the whole suite in WORKERS=2 processes"
 	@echo "make check      lint, types, import contracts, docs"
 	@echo "make test-long  the long lanes: many crash rounds, large fuzz"
-	@echo "make interop    check model signatures with the released model_signing tool, both ways"
+	@echo "make interop    let strangers' tools check us: model_signing, aics-tlog, pymerkle"
 	@echo "make bench      drive a running appliance with a real trace and print one table"
 	@echo "make starter    train the starter model again from its seed"
 
@@ -40,11 +41,19 @@ format: $(VENV)/.test
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-# The released signing tool in an environment of its own, both directions.
-interop: $(VENV)/.test
+# Programs that nobody here wrote, each in an environment of its own.
+interop: interop-model interop-log
+
+interop-model: $(VENV)/.test
 	$(PYTHON) -m venv .venv-interop
 	.venv-interop/bin/python -m pip install --quiet model-signing==1.1.1 pyOpenSSL==26.4.0
 	CLOISTER_MODEL_SIGNING=$(CURDIR)/.venv-interop/bin/model_signing $(PYTEST) tests/offline_bundle/test_interop_model_signing.py
+
+# aics-tlog needs Python 3.12 or newer: name one by PYTHON312 where `python3.12` is not it.
+interop-log: $(VENV)/.test
+	$(PYTHON312) -m venv .venv-interop-log
+	.venv-interop-log/bin/python -m pip install --quiet aics-tlog==0.2.1 pymerkle==7.0.0
+	CLOISTER_TLOG_PYTHON=$(CURDIR)/.venv-interop-log/bin/python $(PYTEST) tests/audit/test_interop_tlog.py
 
 bench: $(VENV)/.test
 	$(BIN)/python -m benchmarks.bench_serving
