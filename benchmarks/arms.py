@@ -105,6 +105,7 @@ class _Clock:
         """Take the next tokens."""
         if self._last is None:
             self._times.ttft_s.append(when - self._started)
+            self._times.itl_s.extend([0.0] * (count - 1))  # they came together
         else:
             self._times.itl_s.extend([(when - self._last) / count] * count)
         self._last = when

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.arms import Times, Transcript
+from benchmarks.arms import Times, Transcript, run_streams
+from benchmarks.load import LoadRequest
 from benchmarks.table import Row, goal_lines, histogram_quantile, quantile
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -15,7 +16,20 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 def test_one_small_run_prints_both_arms_and_every_goal():
     """A tiny shape goes through the whole run: a real appliance, the engine alone, a verified log, one table."""
     command = [sys.executable, "-m", "benchmarks.bench_serving", "--shape", "tiny", "--dtype", "float32"]
-    sizes = ["--streams", "3", "--rounds", "2", "--min-requests", "3", "--short-requests", "4", "--scale", "32"]
+    sizes = [
+        "--streams",
+        "3",
+        "--rounds",
+        "2",
+        "--min-requests",
+        "3",
+        "--per-stream",
+        "2",
+        "--short-requests",
+        "4",
+        "--scale",
+        "32",
+    ]
     done = subprocess.run([*command, *sizes], cwd=REPOSITORY, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
@@ -77,6 +91,18 @@ def test_a_stream_is_understood_however_its_bytes_were_cut():
         Transcript(0.0, [(1.0, b"HTTP/1.1 429 Too Many Requests\r\n\r\n{}")]).receipt()
     with pytest.raises(AssertionError, match="lost"):
         list(Transcript(0.0, [(1.0, b'data: {"error":"lost"}\n\n')]).tokens())
+
+
+async def test_tokens_that_come_together_have_no_time_between_them():
+    """Three tokens in two pieces: one first token, two gaps, the sum counted."""
+    stream = b"HTTP/1.1 200 OK\r\nx-cloister-receipt: 7:ab\r\n\r\n" + b'data: {"choices":[{"text":"a"}]}\n\n' * 2
+    third = b'data: {"choices":[{"text":"b"}]}\n\n'
+
+    async def ask(_number, _request, times):
+        times.transcripts.append(Transcript(1.0, [(1.5, stream), (2.0, third)]))
+
+    times = await run_streams((LoadRequest((1,), 3),), 1, ask)
+    assert (times.ttft_s, times.itl_s, times.num_output) == ([0.5], [0.0, 0.5], 3)
 
 
 def test_quantiles_are_those_of_the_order_and_of_the_buckets():
