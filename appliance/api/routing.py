@@ -82,7 +82,7 @@ class RouteTable:
         """
         allowed: list[str] = []
         for pattern, route in self._routes:
-            match = pattern.match(path)
+            match = pattern.fullmatch(path)  # `$` alone would let a final newline by
             if match is None:
                 continue
             if route.method == method:

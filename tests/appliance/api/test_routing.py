@@ -199,3 +199,11 @@ async def test_an_own_id_that_cannot_be_committed_to_is_refused_by_name(make_per
         answer = await client.post("/v1/completions", json=BODY, headers=[(b"x-request-id", value.encode("latin-1"))])
     assert (answer.status_code, answer.json()["error"]["param"]) == (400, "x-request-id")
     assert _kinds(bench) == ["request:refused"]
+
+
+@pytest.mark.parametrize("path", ["/v1/models%0A", "/audit/entries/0/proof%0A"])
+async def test_a_path_with_a_newline_at_its_end_is_no_route(make_perimeter, path: str):
+    """One spelling per route."""
+    async with make_perimeter().client("auditor") as client:
+        answer = await client.get(path)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (404, "route_not_found")
