@@ -12,7 +12,7 @@ import typer
 
 from appliance.audit_trail import PAIRING
 from appliance.cli.client import ApplianceClient
-from appliance.cli.refusals import INTEGRITY, exits_cleanly, leave
+from appliance.cli.refusals import INTEGRITY, WRONG_USAGE, exits_cleanly, leave
 from appliance.settings import read_settings
 from appliance.state.layout import StateLayout
 from audit.checkpoint import LogVerifier
@@ -25,6 +25,7 @@ from audit.verify import verify_log
 
 app = typer.Typer(help="Read, prove, export and verify the log.", no_args_is_help=True)
 SHOWN_FINDINGS = 20
+MAX_EVIDENCE_BYTES = 2**16
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Index = Annotated[int, typer.Argument(metavar="INDEX", min=0, help="Index of the entry.")]
@@ -112,7 +113,7 @@ def read_vkey(path: Path) -> LogVerifier:
     if not path.is_file():
         leave(f"there is no public key at {path}; name one by --vkey", 2)
     try:
-        return LogVerifier.from_vkey(path.read_bytes().decode().strip())
+        return LogVerifier.from_vkey(_read_short(path).decode().strip())
     except UnicodeDecodeError as error:
         raise KeyRefused(f"{path}: a verifier key is text") from error
     except KeyRefused as error:
@@ -121,14 +122,25 @@ def read_vkey(path: Path) -> LogVerifier:
 
 def _read_checkpoint(path: Path, verifier: LogVerifier) -> str:
     """Read a checkpoint that the auditor kept, and refuse by its name one that is not this log's."""
+    if not path.is_file():
+        leave(f"there is no checkpoint file at {path}", WRONG_USAGE)
     try:
-        note = path.read_bytes().decode()
+        note = _read_short(path).decode()
         verifier.open(note)
     except UnicodeDecodeError as error:
         raise ProofRefused(f"{path}: a checkpoint is text") from error
     except ProofRefused as error:
         raise ProofRefused(f"{path}: {error.what}", hint=error.hint) from error
     return note
+
+
+def _read_short(path: Path) -> bytes:
+    """Read a key or a checkpoint, which is short; what is longer is refused by its first bytes."""
+    with path.open("rb") as file:
+        content = file.read(MAX_EVIDENCE_BYTES + 1)
+    if len(content) > MAX_EVIDENCE_BYTES:
+        raise ProofRefused(f"{path}: longer than any key or checkpoint")
+    return content
 
 
 def entry_line(entry: dict[str, Any]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sqlite3
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 from audit_log_builder import OTHER_SIGNER, SIGNER, build_log, request_events
 from typer.testing import CliRunner, Result
 
-from appliance.cli.audit import app
+from appliance.cli.audit import MAX_EVIDENCE_BYTES, app
 from audit.checkpoint import LogVerifier
 from audit.export import export_log
 from audit.verify import CUT_TAIL_NOTE
@@ -74,6 +75,27 @@ def test_a_bad_checkpoint_is_one_line_that_names_the_file(log: Path, content: by
     bad = log.with_name("bad")
     bad.write_bytes(content)
     assert_refused(typed(log, "--checkpoint", log.with_name("kept"), "--checkpoint", bad), 4, bad)
+
+
+@pytest.mark.parametrize("name", ["pipe", "/dev/zero"])
+def test_evidence_that_never_ends_is_refused(log: Path, name: str) -> None:
+    """A pipe nobody writes to and a device without an end: no file, so no evidence, and nobody waits."""
+    path = Path(name) if name.startswith("/") else log.with_name(name)
+    if not path.is_absolute() or not path.exists():
+        os.mkfifo(path)
+    said = typed(log, "--checkpoint", path)
+    assert said.exit_code == 2
+    assert str(path) in said.output
+
+
+@pytest.mark.parametrize("option", ["--checkpoint", "--vkey"])
+def test_evidence_longer_than_any_is_refused(log: Path, option: str) -> None:
+    """Read no further than a key or a checkpoint can reach."""
+    long = log.with_name("long")
+    long.write_bytes(b"a" * (MAX_EVIDENCE_BYTES + 1))
+    said = typed(log, vkey=long) if option == "--vkey" else typed(log, option, long)
+    assert said.exit_code == 4
+    assert f"{long}: longer" in said.output
 
 
 def test_a_checkpoint_of_another_key_is_one_line_that_names_the_file(log: Path) -> None:
