@@ -8,11 +8,11 @@ from collections.abc import Callable, Mapping
 from datetime import datetime
 
 from appliance.identity.api_keys import MintedKey, ParsedKey, Pepper, mint, parse, secret_digest
-from appliance.identity.errors import KeyStoreError
+from appliance.identity.errors import KeyStoreError, KeyStoreUnusable
 from appliance.identity.key_record import KeyRecord
 from appliance.identity.key_store import KeyStore
 from appliance.state.development_keys import LIFETIME
-from appliance.state.errors import StateCorrupt
+from appliance.state.errors import StateCorrupt, StateUnusable
 from appliance.state.files import write_private
 from appliance.state.layout import StateLayout
 from appliance.state.opening import read_object
@@ -52,6 +52,8 @@ def check_api_keys(layout: StateLayout, pepper: bytes) -> None:
         raise StateCorrupt(layout.dev_keys, f"it does not hold a key for each of {', '.join(CLEARANCES)}", hint=_HINT)
     try:
         store = KeyStore.open(layout.keys_db)
+    except KeyStoreUnusable as refusal:  # the machine's no: a full disk, a lock; it says nothing of the bytes
+        raise StateUnusable(layout.keys_db, refusal.message, hint=refusal.hint) from refusal
     except KeyStoreError as refusal:
         raise StateCorrupt(layout.keys_db, refusal.message, hint=refusal.hint) from refusal
     try:

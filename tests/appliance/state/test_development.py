@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from appliance.identity.api_keys import ParsedKey, parse
+from appliance.identity.errors import KeyStoreUnusable
 from appliance.identity.key_store import KeyStore
 from appliance.model_store import VerifiedModel, open_model
 from appliance.state import development
@@ -286,6 +287,17 @@ def test_revoked_development_key_stays_revoked(state: StateLayout, provision) ->
     store.close()
     assert record is not None
     assert record.revoked_at_us == 1_900_000_000_000_000
+
+
+def test_a_key_database_that_the_machine_refuses_is_not_called_corrupt(state, provision, monkeypatch) -> None:
+    """A full disk or a foreign lock at a start says nothing of the bytes: exit code 1, never 4."""
+
+    def refused(path):
+        raise KeyStoreUnusable("disk I/O error", path=path, hint="check disk space")
+
+    monkeypatch.setattr(KeyStore, "open", refused)
+    with pytest.raises(StateUnusable, match="disk I/O error"):
+        provision()
 
 
 def test_swapped_development_key_file_is_refused_by_name(state: StateLayout, provision) -> None:
