@@ -289,7 +289,8 @@ def test_revoked_development_key_stays_revoked(state: StateLayout, provision) ->
     assert record.revoked_at_us == 1_900_000_000_000_000
 
 
-def test_a_key_database_that_the_machine_refuses_is_not_called_corrupt(state, provision, monkeypatch) -> None:
+@pytest.mark.usefixtures("state")
+def test_a_key_database_that_the_machine_refuses_is_not_called_corrupt(provision, monkeypatch) -> None:
     """A full disk or a foreign lock at a start says nothing of the bytes: exit code 1, never 4."""
 
     def refused(path):
