@@ -60,6 +60,10 @@ class EntryProof:
 
         The caller still owes: is this checkpoint consistent with the newest one known?
         """
+        return self.verify_hash(leaf_hash(leaf_bytes), verifiers)
+
+    def verify_hash(self, digest: bytes, verifiers: Sequence[LogVerifier]) -> Checkpoint:
+        """The same for whoever has the leaf's hash only, as a receipt holds it."""
         checkpoint = open_checkpoint(self.checkpoint_note, verifiers)
-        verify_inclusion(leaf_hash(leaf_bytes), self.index, checkpoint.size, self.path, checkpoint.root)
+        verify_inclusion(digest, self.index, checkpoint.size, self.path, checkpoint.root)
         return checkpoint

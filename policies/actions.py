@@ -77,6 +77,7 @@ ACTIONS: Mapping[str, ActionSpec] = MappingProxyType(
         "listKeys": ActionSpec("Appliance", _MOMENT),
         "listModels": ActionSpec("Appliance", _MOMENT),
         "proveAudit": ActionSpec("AuditLog", _MOMENT),
+        "proveReceipt": ActionSpec("AuditLog", _MOMENT),
         "readAudit": ActionSpec("AuditLog", _MOMENT),
         "readCheckpoint": ActionSpec("AuditLog", _MOMENT),
         "readMetrics": ActionSpec("Appliance", _MOMENT),

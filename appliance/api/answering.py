@@ -21,11 +21,11 @@ from starlette.responses import Response
 from appliance.api.call import Call
 from appliance.api.error_bodies import error_response
 from appliance.api.json_pieces import ENCODER, json_pieces
-from appliance.api.receipts import RECEIPT_HEADER, shown_receipt
 from appliance.api.sse import CLIENT_CLOSED, DONE, EventStream, comment, disconnected, event
 from appliance.errors import ApplianceError, GenerationFailed
 from appliance.gate import Asking
 from appliance.inference import Admission, Answer, ChoiceFinish, Finished, InferenceRequest, TextDelta
+from appliance.receipt_text import RECEIPT_HEADER, shown_receipt
 
 TERMINAL_RECEIPT_HEADER = "x-cloister-terminal-receipt"
 JsonObject: TypeAlias = dict[str, Any]

@@ -63,26 +63,26 @@ async def list_entries(call: Call) -> Response:
         return _json(_page_body(reader.entries(conditions, after=after, limit=limit, newest=order == "desc")))
 
     what: dict[str, JsonValue] = {"what": "entries", "filters": wanted, "limit": limit, "after": after, "order": order}
-    return await _recorded_read(call, what, body, JSON)
+    return await recorded_read(call, what, body, JSON)
 
 
 async def show_entry(call: Call) -> Response:
     """`GET /audit/entries/{index}`: one entry."""
     index = _index(call)
     what: dict[str, JsonValue] = {"what": "entry", "index": index}
-    return await _recorded_read(call, what, lambda reader: _json(entry_body(reader.entry(index))), JSON)
+    return await recorded_read(call, what, lambda reader: _json(entry_body(reader.entry(index))), JSON)
 
 
 async def prove_entry(call: Call) -> Response:
     """`GET /audit/entries/{index}/proof`: a C2SP tlog-proof that anyone can check with the log's public key."""
     index = _index(call)
     what: dict[str, JsonValue] = {"what": "proof", "index": index}
-    return await _recorded_read(call, what, lambda reader: reader.proof(index).to_text().encode(), TEXT)
+    return await recorded_read(call, what, lambda reader: reader.proof(index).to_text().encode(), TEXT)
 
 
 async def show_checkpoint(call: Call) -> Response:
     """`GET /audit/checkpoint`: the newest signed head, in signed-note form."""
-    return await _recorded_read(call, {"what": "checkpoint"}, lambda reader: reader.head().note.encode(), TEXT)
+    return await recorded_read(call, {"what": "checkpoint"}, lambda reader: reader.head().note.encode(), TEXT)
 
 
 def entry_body(entry: Entry) -> dict[str, Any]:
@@ -104,7 +104,7 @@ def _page_body(page: Page) -> dict[str, Any]:
     }
 
 
-async def _recorded_read(
+async def recorded_read(
     call: Call, what: Mapping[str, JsonValue], body: Callable[[AuditReader], bytes], media_type: str
 ) -> Response:
     """Record the read, then read and make the body in one go beside the event loop.

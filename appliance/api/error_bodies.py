@@ -12,7 +12,6 @@ from collections.abc import Mapping
 from starlette.responses import Response
 
 from appliance.api.client_text import shown
-from appliance.api.receipts import RECEIPT_HEADER, shown_receipt
 from appliance.errors import (
     HTTP_STATUS,
     ApplianceError,
@@ -21,6 +20,7 @@ from appliance.errors import (
     Unauthenticated,
     Unavailable,
 )
+from appliance.receipt_text import RECEIPT_HEADER, shown_receipt
 
 MAX_MESSAGE_CHARACTERS = 600
 UNAVAILABLE_RETRY_AFTER_S = 5

@@ -28,7 +28,6 @@ from appliance.api.call import Call
 from appliance.api.error_bodies import error_response
 from appliance.api.head import checked_query, declared_label, declared_request_id
 from appliance.api.health import livez, readyz
-from appliance.api.receipts import RECEIPT_HEADER, shown_receipt
 from appliance.api.route_spec import RouteSpec
 from appliance.errors import (
     MORE_THAN_ONE_REQUEST,
@@ -42,6 +41,7 @@ from appliance.errors import (
 )
 from appliance.gate import Asking
 from appliance.identity.errors import KeyStoreError
+from appliance.receipt_text import RECEIPT_HEADER, shown_receipt
 from audit.errors import AuditError, EntryNotFound
 from audit.event import Receipt
 from policies.actions import ACTIONS

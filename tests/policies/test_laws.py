@@ -90,7 +90,7 @@ def broken_invariants(facts: Facts) -> set[str]:
 
 
 GRANTS = {
-    "developer": {"infer", "tokenize", "listModels", "readSpec"},
+    "developer": {"infer", "tokenize", "listModels", "readSpec", "proveReceipt"},
     "operator": {"readMetrics", "listModels", "listKeys", "revokeKey", "readSpec", "readCheckpoint"},
     "auditor": {"readAudit", "proveAudit", "readCheckpoint", "listModels", "readMetrics", "listKeys", "readSpec"},
 }

@@ -49,7 +49,7 @@ class PerimeterBench:
         self.key_ids: dict[str, str] = {}
         self._credentials: dict[str, str] = {}
         for number, role in enumerate(ROLES):
-            self._add_key(role, number)
+            self.add_key(role, number, owner=role, tenant="plant-1", roles=(role,))
         self.doorkeeper = Doorkeeper(Authenticator(self.keys, [PEPPER], lambda _record, _day: None), bench.trail)
         routes = (*ROUTES, *extra_routes)
         self.appliance = Appliance(
@@ -83,18 +83,19 @@ class PerimeterBench:
         self.keys.close()
         self.walk_bench.close()
 
-    def _add_key(self, role: str, number: int) -> None:
+    def add_key(self, name: str, number: int, *, owner: str, tenant: str, roles: tuple[str, ...]) -> None:
+        """Add a key that `client(name)` uses; `number` decides its secret."""
         key = mint("dev", random.Random(number).randbytes)
         now_us = time.time_ns() // 1000
         self.keys.add(
             make_record(
                 key,
-                owner=role,
-                tenant="plant-1",
-                roles=(role,),
+                owner=owner,
+                tenant=tenant,
+                roles=roles,
                 not_before_us=now_us - HOUR_US,
                 expires_at_us=now_us + HOUR_US,
             )
         )
-        self.key_ids[role] = key.key_id
-        self._credentials[role] = key.unsafe_text
+        self.key_ids[name] = key.key_id
+        self._credentials[name] = key.unsafe_text

@@ -103,6 +103,28 @@ def test_an_auditor_reads_and_proves_through_the_command(live: LiveAppliance, tm
     assert proof.read_text().startswith("c2sp.org/tlog-proof@v1\n")
 
 
+def test_a_receipt_is_checked_with_the_appliance_and_later_without(live: LiveAppliance, tmp_path: Path):
+    """Fetched once by its owner, the proof holds anywhere; for another receipt it does not."""
+    with live.client("developer") as client:
+        body = {"model": "starter", "prompt": "Hello", "max_tokens": 1}
+        receipts = [client.post("/v1/completions", json=body).headers["x-cloister-receipt"] for _ in range(2)]
+    proof = tmp_path / "kept.proof"
+    assert f"entry {receipts[0].split(':')[0]} is in the tree" in _cloister(
+        live, "audit", "check-receipt", receipts[0], "--out", str(proof)
+    )
+    kept_key = tmp_path / "kept.vkey"
+    shutil.copy(live.state_dir / "log" / "verifier.vkey", kept_key)
+    elsewhere = {"CLOISTER_STATE_DIR": str(tmp_path / "no-state"), "CLOISTER_PORT": "1"}
+    offline = ("--proof", str(proof), "--vkey", str(kept_key))
+    assert "is in the tree" in _cloister(live, "audit", "check-receipt", receipts[0], *offline, **elsewhere)
+    assert "this proof is of entry" in _cloister(
+        live, "audit", "check-receipt", receipts[1], *offline, exit_code=4, **elsewhere
+    )
+    changed = receipts[0][:-1] + ("0" if receipts[0][-1] != "0" else "1")
+    _cloister(live, "audit", "check-receipt", changed, *offline, exit_code=4, **elsewhere)
+    assert "a receipt is" in _cloister(live, "audit", "check-receipt", "7", *offline, exit_code=2, **elsewhere)
+
+
 def test_an_export_verifies_elsewhere_and_a_changed_one_does_not(live: LiveAppliance, tmp_path: Path):
     """Export while the appliance runs, verify with a kept key and an older checkpoint; then change one byte."""
     with live.client("auditor") as auditor:
