@@ -93,7 +93,7 @@ def check_receipt(
         leave(str(malformed), WRONG_USAGE)
     verifier = read_vkey(vkey or StateLayout(read_settings().state_dir.resolve()).log_vkey)
     if proof is not None:
-        text = proof.read_bytes().decode(errors="replace")
+        text = _read_short(proof).decode(errors="replace")
     else:
         text = ApplianceClient("developer").get(f"/audit/receipts/{receipt}/proof").text
     found = EntryProof.from_text(text)
