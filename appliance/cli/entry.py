@@ -1,4 +1,4 @@
-"""The command's way in, light enough to be there at once: Ctrl-C while the rest is still being imported ends in silence.
+"""The command's way in, light enough to be there at once: Ctrl-C during the imports that follow ends in silence.
 
 Once a command runs, it answers signals itself.
 """
