@@ -2,15 +2,17 @@
 
 Promise: what a method returns a receipt for is durable; the end of an admitted request is written whatever becomes of
 its facts, and a full queue of records is waited out for it, since that leaf is owed.  Only a halted log shuts the
-door.  Subject keys that cannot be used are an obstacle of their own: who needs one is refused with a record, who has
-one in memory is served.  Every other failure concerns one request.
+door.  Subject keys that cannot be used are an obstacle of their own: who needs a new one is refused with a record, who
+has one is served, and no request waits while the file is tried until it works again.  Every other failure concerns one
+request.
 
-Never: a record or a line of the operator's log with a piece of a prompt or an answer in it.  No state of its own:
-the log belongs to its writer, the door to `AdmissionDoor`.
+Never: a record or a line of the operator's log with a piece of a prompt or an answer in it.  The log belongs to its
+writer, the door to `AdmissionDoor`.
 """
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Callable, Mapping
 
@@ -38,6 +40,8 @@ KEYS_OBSTACLE = Obstacle(
     "new callers get no answer; read the operator's log, make room for subject_keys.db or repair it",
     shuts=False,
 )
+KEYS_PACE_S = 5.0
+"""Between two proofs that the subject keys can be written again."""
 
 
 class RequestRecorder:
@@ -47,6 +51,8 @@ class RequestRecorder:
         self._trail = trail
         self._door = door
         self._metrics = metrics
+        self._keys_watch: asyncio.Task[None] | None = None
+        """Runs while the obstacle of the keys stands; the event loop's."""
 
     async def refusal(self, asking: Asking, refusal: ApplianceError, *, param: str = "") -> None:
         """Record that a caller with a valid credential sent something that cannot be honoured.
@@ -144,23 +150,30 @@ class RequestRecorder:
             self._tell_keys_failed(failure)
             message = "the keys of the records cannot be used, so this request is not answered; the operator must act"
             raise Unavailable(message, code=KEYS_OBSTACLE.code) from failure
-        self._clear_keys_obstacle()
         return made
 
     def _tell_keys_failed(self, failure: AuditError) -> None:
         LOG.error("subject_keys_failed", error=type(failure).__name__, reason=str(failure))
         self._door.show(KEYS_OBSTACLE)
+        if self._keys_watch is None or self._keys_watch.done():
+            self._keys_watch = asyncio.create_task(self._watch_keys())
 
-    def _clear_keys_obstacle(self) -> None:
-        """Take the obstacle back once the file works again: a key in memory says nothing of it."""
-        if not self._door.stands(KEYS_OBSTACLE.code):
-            return
-        try:
-            self._trail.prove_subject_keys()
-        except AuditError as failure:
-            self._tell_keys_failed(failure)
-        else:
-            self._door.clear(KEYS_OBSTACLE.code)
+    async def _watch_keys(self) -> None:
+        """Take the obstacle back once the file works again, which a key in memory says nothing of.
+
+        Beside the requests: a proof waits for the disk.
+        """
+        while True:
+            await asyncio.sleep(KEYS_PACE_S)
+            if self._door.stands("stopping"):
+                return
+            try:
+                await asyncio.to_thread(self._trail.prove_subject_keys)
+            except AuditError as failure:
+                LOG.warning("subject_keys_still_fail", error=type(failure).__name__, reason=str(failure))
+            else:
+                self._door.clear(KEYS_OBSTACLE.code)
+                return
 
     def _terminal_facts(self, running: Running, conclusion: Conclusion, total_ns: int) -> dict[str, JsonValue]:
         return terminal_facts(

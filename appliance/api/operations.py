@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import datetime as dt
 
+import structlog
 from starlette.responses import JSONResponse, Response
 
 from appliance.api.call import Call
 from appliance.api.route_spec import RouteSpec
 from appliance.audit_trail import Kind
 from appliance.errors import NotFound
+from appliance.identity.errors import KeyStoreError
 
+LOG = structlog.get_logger("cloister.operations")
+KEYS_BUSY_S = 1.0
+"""How long the answer to a revocation waits for another process that holds the key database."""
 METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
@@ -49,15 +55,21 @@ async def list_keys(call: Call) -> Response:
 async def revoke_key(call: Call) -> Response:
     """`POST /keys/{id}/revoke`: the key is refused from the next request on.  Recorded before it is done.
 
-    A key that was revoked before keeps its first time, and the answer says that one.
+    The answer holds whether or not the key database can be written now: this process refuses the key since the record
+    was durable, and the next start reads that record.  A key that was revoked before keeps its first time, and the
+    answer says that one.
     """
     row = call.appliance.keys.find(call.request.path_params["id"])
     if row is None:
         raise _no_such_key()
     await call.record(Kind.KEY_REVOKED, row.id, {"owner": row.owner})
-    revoked = call.appliance.keys.revoke(row.id, call.appliance.trail.clock.utc_us())
+    revoked = call.appliance.keys.refuse(row.id, call.appliance.trail.clock.utc_us())
     if revoked is None or revoked.revoked_at_us is None:
         raise _no_such_key()  # another process took the row away meanwhile
+    try:
+        await asyncio.to_thread(call.appliance.keys.write_refusals, busy_s=KEYS_BUSY_S)
+    except KeyStoreError as failure:
+        LOG.warning("revocation_not_on_file", key_ids=[row.id], reason=str(failure))
     return JSONResponse({"id": revoked.id, "revoked_at": rfc3339(revoked.revoked_at_us)})
 
 

@@ -57,7 +57,7 @@ class KeyFile:
     """
 
     def __init__(self, path: Path, engine: sa.Engine) -> None:
-        self._path = path
+        self.path = path
         self._engine = engine
         with _our_errors(path):
             self._connection = engine.connect()
@@ -105,22 +105,22 @@ class KeyFile:
 
     def version(self) -> int:
         """Give a number that differs from the last one when another connection has committed since."""
-        with _our_errors(self._path):
+        with _our_errors(self.path):
             return int(self._connection.exec_driver_sql("PRAGMA data_version").scalar_one())
 
     def read(self) -> dict[str, KeyRecord]:
         """Give every record by its id."""
-        with _our_errors(self._path):
+        with _our_errors(self.path):
             return {row["id"]: self._record(row) for row in self._connection.execute(sa.select(_KEYS)).mappings()}
 
     def insert(self, record: KeyRecord) -> None:
         """Keep a new record.  Raises KeyStoreUnusable, among others, when its id is taken."""
-        with _our_errors(self._path):
+        with _our_errors(self.path):
             self._connection.execute(sa.insert(_KEYS).values(**_row(record)))
 
     def revoke(self, key_id: str, at_us: int) -> None:
         """Note a key's end; one that is noted already stays."""
-        with _our_errors(self._path):
+        with _our_errors(self.path):
             self._connection.execute(
                 sa.update(_KEYS)
                 .where(_KEYS.c.id == key_id, _KEYS.c.revoked_at_us.is_(None))
@@ -131,7 +131,7 @@ class KeyFile:
         """Note the day of the keys' last use, all in one transaction; an earlier day never replaces a later one."""
         named = sa.func.json_each(json.dumps(sorted(key_ids))).table_valued("value")  # one parameter, however many
         last = _KEYS.c.last_used_day
-        with _our_errors(self._path):
+        with _our_errors(self.path):
             self._connection.execute(
                 sa.update(_KEYS)
                 .where(_KEYS.c.id.in_(sa.select(named.c.value)), sa.or_(last.is_(None), last < day))
@@ -155,21 +155,21 @@ class KeyFile:
         try:
             return KeyRecord(**{**row, "roles": _roles(row["roles"])})
         except ValueError as failure:
-            raise _corrupt(self._path, str(failure)) from None
+            raise _corrupt(self.path, str(failure)) from None
 
     def _check_content(self) -> None:
         pragma = self._connection.exec_driver_sql
         if pragma("PRAGMA application_id").scalar_one() != APPLICATION_ID:
-            raise _corrupt(self._path, "it is not a key database")
+            raise _corrupt(self.path, "it is not a key database")
         version = pragma("PRAGMA user_version").scalar_one()
         if version != SCHEMA_VERSION:
-            raise _corrupt(self._path, f"version {version}, this release reads version {SCHEMA_VERSION}")
+            raise _corrupt(self.path, f"version {version}, this release reads version {SCHEMA_VERSION}")
         columns = {row.name for row in pragma(f"PRAGMA table_info({_KEYS.name})")}
         if columns != set(_KEYS.columns.keys()):
-            raise _corrupt(self._path, f"the table {_KEYS.name} is missing or has other columns")
+            raise _corrupt(self.path, f"the table {_KEYS.name} is missing or has other columns")
         damage = pragma("PRAGMA quick_check(1)").scalar_one()
         if damage != "ok":
-            raise _corrupt(self._path, str(damage))
+            raise _corrupt(self.path, str(damage))
 
 
 @contextmanager

@@ -4,8 +4,9 @@ Promise: a key that `insert` returned from is flushed; a key that `destroy` retu
 its journal.  Every setting that this rests on is written, read back and compared on connecting.  A fault of the
 database is an `AuditError` that names the file: `AuditCorrupt` for damage, `KeyringUnusable` for the machine's no.
 
-Never: make a file that is missing, open one that others may read, see a key in the clear.  One connection, not safe to
-share: the caller orders its calls.
+Never: make a file that is missing, open one that others may read, see a key in the clear, wait for a lock that another
+process holds: it is a no, at once, and reading needs no lock.  One connection, not safe to share: the caller orders its
+calls.
 """
 
 from __future__ import annotations
@@ -48,6 +49,7 @@ from audit.subject_keys.key_encryption import WrappedKey
 
 _FORMAT = 2
 _SETTINGS: tuple[tuple[str, str, object], ...] = (
+    ("busy_timeout", "0", 0),  # the caller may be an event loop: no wait here is short enough
     ("journal_mode", "WAL", "wal"),
     ("synchronous", "FULL", 2),
     ("fullfsync", "ON", 1),
@@ -88,6 +90,7 @@ class KeyFile:
         require_content(path)
         self.path = path
         self._engine = _engine(path)
+        self._reading_engine = self._engine.execution_options(begin="BEGIN")
 
     @classmethod
     def create(cls, path: Path, check_value: WrappedKey) -> None:
@@ -114,7 +117,7 @@ class KeyFile:
         The indexes too: a mark that a damaged index no longer finds would get a second key, and its first one would
         outlive the subject's erasure.
         """
-        with self._transaction() as connection:
+        with self._reading() as connection:
             problem = connection.exec_driver_sql("PRAGMA integrity_check(1)").scalar_one()
             if problem != "ok":
                 raise AuditCorrupt(None, problem, hint=DAMAGE_HINT, path=self.path)
@@ -131,7 +134,7 @@ class KeyFile:
         """Return the one key of a subject that was not destroyed."""
         columns = (_subject_key.c.key_id, _subject_key.c.nonce, _subject_key.c.wrapped)
         query = select(*columns).where(_subject_key.c.subject_mark == mark, _subject_key.c.destroyed == 0)
-        with self._transaction() as connection:
+        with self._reading() as connection:
             row = connection.execute(query).one_or_none()
         return None if row is None else WrappedKey(row.key_id, row.nonce, row.wrapped)
 
@@ -142,7 +145,7 @@ class KeyFile:
             SubjectErased: it was destroyed.
             KeyRefused: there was never such a key here.
         """
-        with self._transaction() as connection:
+        with self._reading() as connection:
             row = connection.execute(select(_subject_key).where(_subject_key.c.key_id == key_id)).one_or_none()
         if row is None:
             raise KeyRefused(f"there is no subject key {key_id}", hint="is this the keyring beside that log?")
@@ -188,11 +191,17 @@ class KeyFile:
         with naming_file(self.path, KeyringUnusable), self._engine.begin() as connection:
             yield connection
 
+    @contextmanager
+    def _reading(self) -> Iterator[Connection]:
+        """Read one state of the file, whoever holds the write lock."""
+        with naming_file(self.path, KeyringUnusable), self._reading_engine.begin() as connection:
+            yield connection
+
 
 def _engine(path: Path) -> Engine:
     def connect() -> sqlite3.Connection:
         uri = f"file:{quote(str(path.absolute()))}?mode=rw"
-        connection = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False)
+        connection = sqlite3.connect(uri, uri=True, timeout=0, isolation_level=None, check_same_thread=False)
         try:
             _prove_settings(connection, path)
         except BaseException:
@@ -201,8 +210,12 @@ def _engine(path: Path) -> Engine:
         return connection
 
     engine = create_engine("sqlite://", creator=connect, hide_parameters=True, poolclass=StaticPool)
-    event.listen(engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN IMMEDIATE"))
+    event.listen(engine, "begin", _begin)
     return engine
+
+
+def _begin(connection: Connection) -> None:
+    connection.exec_driver_sql(connection.get_execution_options().get("begin", "BEGIN IMMEDIATE"))
 
 
 def _prove_settings(connection: sqlite3.Connection, path: Path) -> None:

@@ -4,7 +4,8 @@ A subject without a living key gets one with its first commitment: that call wri
 memory.  Destroying forgets the key in memory first, then in the file; a person who comes back gets another key.  The
 record of an erasure is the caller's to write.
 
-Never: a subject's name or a key in the clear passed to the file; two living keys for one subject.
+Never: a subject's name or a key in the clear passed to the file; two living keys for one subject; a call that works
+from memory kept waiting for the file.
 """
 
 from __future__ import annotations
@@ -31,10 +32,11 @@ class SubjectKeyring:
     """
 
     def __init__(self, path: Path, key_encryption_key: bytes) -> None:
-        # Guarded by the lock, which also orders the file's one connection:
-        self._lock = Lock()
+        self._file_lock = Lock()
+        """Orders the file's one connection, and whatever adds to the cache or erases; taken before the other."""
+        self._cache_lock = Lock()
         self._cache: OrderedDict[bytes, SubjectKey] = OrderedDict()
-        """Living keys by mark, least recently used first."""
+        """Living keys by mark, least recently used first; only under `_cache_lock`, which nobody holds for long."""
         self._file = KeyFile(path)
         try:
             self._encryption = KeyEncryption(key_encryption_key)
@@ -59,20 +61,23 @@ class SubjectKeyring:
 
     def close(self) -> None:
         """Forget the keys in memory and let the file go."""
-        with self._lock:
-            self._cache.clear()
+        with self._file_lock:
+            with self._cache_lock:
+                self._cache.clear()
             self._file.close()
 
     def commitment(self, subject_id: str, request_id: str, phase: str, content: bytes) -> Commitment:
         """Commit to content; a subject without a living key gets a new one."""
         mark = self._encryption.mark(subject_id)
-        with self._lock:
-            key = self._living_key(mark) or self._new_key(mark)
+        key = self._remembered(mark)
+        if key is None:
+            with self._file_lock:
+                key = self._remembered(mark) or self._stored(mark) or self._new_key(mark)
         return Commitment(key.key_id, content_hmac(key.key, request_id, phase, content))
 
     def prove_writable(self) -> None:
         """Prove that a subject without a key could have one now: a write that is flushed, and changes nothing."""
-        with self._lock:
+        with self._file_lock:
             self._file.require_writable()
 
     def check(self, commitment: Commitment, request_id: str, phase: str, content: bytes) -> bool:
@@ -82,22 +87,26 @@ class SubjectKeyring:
             SubjectErased: the key was destroyed; nobody can tell any more.
             KeyRefused: there was never such a key here.
         """
-        with self._lock:
+        with self._file_lock:
             key = self._encryption.unwrap(self._file.by_id(commitment.key_id), self._file.path)
         return hmac.compare_digest(content_hmac(key.key, request_id, phase, content), commitment.hmac_hex)
 
     def destroy(self, subject_id: str) -> tuple[str, ...]:
         """Destroy every living key of a subject for good; return their ids, for the record that the caller owes."""
         mark = self._encryption.mark(subject_id)
-        with self._lock:
-            self._cache.pop(mark, None)
+        with self._file_lock:
+            with self._cache_lock:
+                self._cache.pop(mark, None)
             return self._file.destroy(mark)
 
-    def _living_key(self, mark: bytes) -> SubjectKey | None:
-        cached = self._cache.get(mark)
-        if cached is not None:
-            self._cache.move_to_end(mark)
+    def _remembered(self, mark: bytes) -> SubjectKey | None:
+        with self._cache_lock:
+            cached = self._cache.get(mark)
+            if cached is not None:
+                self._cache.move_to_end(mark)
             return cached
+
+    def _stored(self, mark: bytes) -> SubjectKey | None:
         stored = self._file.living(mark)
         return None if stored is None else self._remember(mark, self._encryption.unwrap(stored, self._file.path))
 
@@ -107,7 +116,8 @@ class SubjectKeyring:
         return self._remember(mark, key)
 
     def _remember(self, mark: bytes, key: SubjectKey) -> SubjectKey:
-        self._cache[mark] = key
-        if len(self._cache) > _CACHE_LEN:
-            self._cache.popitem(last=False)
+        with self._cache_lock:
+            self._cache[mark] = key
+            if len(self._cache) > _CACHE_LEN:
+                self._cache.popitem(last=False)
         return key

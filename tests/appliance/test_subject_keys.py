@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import sqlite3
+import threading
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from walk_bench import DEVELOPER, WalkBench, collect, completion
 
+from appliance import recorder
 from appliance.audit_trail import key_subject
 from appliance.errors import Unavailable
 from audit.subject_keys.commitment import Commitment
@@ -59,8 +62,9 @@ def test_no_two_people_have_one_name():
     assert key_subject(first) != key_subject(second)
 
 
-async def test_unusable_keys_are_no_fault_of_the_log(bench: WalkBench):
+async def test_unusable_keys_are_no_fault_of_the_log(bench: WalkBench, monkeypatch: pytest.MonkeyPatch):
     """Who needs a new key is told so and may be recorded; who has one is served; readiness says it until it is over."""
+    monkeypatch.setattr(recorder, "KEYS_PACE_S", 0.0)
     await collect(await bench.walk.admit(bench.asking("r1"), completion()))
     _make_read_only(bench)
     with pytest.raises(Unavailable) as refusal:
@@ -76,15 +80,52 @@ async def test_unusable_keys_are_no_fault_of_the_log(bench: WalkBench):
     assert _obstacles(bench) == ["subject_keys_unavailable"], "a key in memory says nothing of the file"
 
     _make_writable(bench)
+    await bench.recorder._keys_watch
+    assert _obstacles(bench) == [], "found out without any request"
     _, error = await collect(await bench.walk.admit(bench.asking("r4", STRANGER), completion()))
     assert error is None
+
+
+async def test_a_lock_in_foreign_hands_is_a_no_and_holds_up_nobody(bench: WalkBench, monkeypatch: pytest.MonkeyPatch):
+    """A new person is refused, whoever has a key is served, in memory or not; SQLite never waits, on any connection."""
+    monkeypatch.setattr(recorder, "KEYS_PACE_S", 0.0)
+    await collect(await bench.walk.admit(bench.asking("r1"), completion()))
+    assert _database(bench).execute("PRAGMA busy_timeout").fetchall() == [(0,)]
+    with closing(sqlite3.connect(bench.trail._keyring._file.path, isolation_level=None)) as foreign:
+        foreign.execute("BEGIN IMMEDIATE")
+        with pytest.raises(Unavailable) as refusal:
+            await bench.walk.admit(bench.asking("r2", STRANGER), completion())
+        assert refusal.value.code == "subject_keys_unavailable"
+        proofs = _count_proofs(bench, monkeypatch)
+        for request_id, forget in (("r3", False), ("r4", True)):
+            if forget:
+                bench.trail._keyring._cache.clear()
+            running = await bench.walk.admit(bench.asking(request_id), completion())
+            _, error = await collect(running)
+            assert error is None
+            assert bench.kinds(request_id) == ["request:admitted", "request:completed"]
+        assert _obstacles(bench) == ["subject_keys_unavailable"]
+        assert threading.get_ident() not in proofs, "the event loop proves nothing"
+        foreign.execute("ROLLBACK")
+    await bench.recorder._keys_watch
     assert _obstacles(bench) == []
+    assert proofs
+    _, error = await collect(await bench.walk.admit(bench.asking("r5", STRANGER), completion()))
+    assert error is None
+
+
+def _count_proofs(bench: WalkBench, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The thread of each proof that the file can be written."""
+    threads: list[int] = []
+    real = bench.trail._keyring.prove_writable
+    monkeypatch.setattr(bench.trail._keyring, "prove_writable", lambda: (threads.append(threading.get_ident()), real()))
+    return threads
 
 
 async def test_keys_that_fail_under_way_fail_the_request_with_its_record(bench: WalkBench):
     """An admitted request whose output cannot be committed to has its terminal leaf with the code, and no answer."""
     running = await bench.walk.admit(bench.asking("r1"), completion())
-    bench.trail._keyring._cache.clear()  # what other callers do to a key that is seldom used
+    bench.trail._keyring.destroy(key_subject(DEVELOPER))  # so that the output needs a new one
     _make_read_only(bench)
     _, error = await collect(running)
     assert isinstance(error, Unavailable)

@@ -140,6 +140,14 @@ def test_threads_agree_on_one_key_for_a_subject(path: Path) -> None:
     assert len(set(made)) == 1
 
 
+def test_a_key_in_memory_waits_for_nobody_who_waits_for_the_file(path: Path) -> None:
+    """A thread that is at the file holds up those alone who need the file."""
+    with SubjectKeyring(path, KEK) as keyring:
+        first = keyring.commitment("alice", "req-1", "prompt", b"hello")
+        with keyring._file_lock:
+            assert keyring.commitment("alice", "req-1", "prompt", b"hello") == first
+
+
 @pytest.mark.parametrize("function", ["_prove_settings", "insert"])
 def test_a_creation_that_was_cut_short_leaves_no_keyring_and_can_be_repeated(tmp_path: Path, function: str) -> None:
     """The process dies with the file half made: there is none, and the next creation is not in its way."""

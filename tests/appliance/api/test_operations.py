@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import sqlite3
+from contextlib import closing
 
 import pytest
 from perimeter_bench import PerimeterBench
 from walk_bench import Fault
 
+from appliance.api import operations
 from appliance.api.operations import rfc3339
-from appliance.identity.errors import KeyStoreUnusable
-from appliance.identity.key_store import KeyStore
 from appliance.remembered import revoke_again
 from audit.reader import EntryFilter
 
@@ -69,19 +69,29 @@ async def test_a_revocation_that_cannot_be_recorded_is_not_done_and_not_lost(mak
     assert bench.walk_bench.verify().ok
 
 
-async def test_a_recorded_revocation_that_the_key_database_refuses_is_said_with_its_receipt(
-    make_perimeter, monkeypatch
-):
-    """503, since the key still works; the receipt is the proof that the next start will carry it out."""
+async def test_a_recorded_revocation_holds_while_another_process_has_the_key_database(make_perimeter, monkeypatch):
+    """The answer is true although the file cannot say so: the key is refused now, and by the file once it is free."""
+    monkeypatch.setattr(operations, "KEYS_BUSY_S", 0.0)
     bench = make_perimeter()
-
-    def refused(*_arguments):
-        raise KeyStoreUnusable("the disk is full", path=Path("keys.db"), hint="make room")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(KeyStore, "revoke", refused)
+    bench.keys.list()
+    key_id = bench.key_ids["auditor"]
+    with closing(sqlite3.connect(bench.keys._file.path, isolation_level=None)) as foreign:
+        foreign.execute("BEGIN IMMEDIATE")
         answer = await _revoke(bench, "auditor")
-    (entry,) = _entries(bench, "key:revoked")
-    assert (answer.status_code, answer.json()["error"]["code"]) == (503, "key_store_unavailable")
-    assert answer.headers["x-cloister-receipt"] == f"{entry.index}:{entry.leaf_hash.hex()}"
-    assert revoke_again(bench.reader, bench.keys) == (bench.key_ids["auditor"],)
+        (entry,) = _entries(bench, "key:revoked")
+        assert (answer.status_code, answer.json()["id"]) == (200, key_id)
+        assert answer.headers["x-cloister-receipt"] == f"{entry.index}:{entry.leaf_hash.hex()}"
+        async with bench.client("auditor") as client:
+            assert (await client.get("/keys")).status_code == 401
+        assert _on_file(foreign, key_id) is None
+        foreign.execute("UPDATE api_keys SET last_used_day = 7")
+        foreign.execute("COMMIT")
+        async with bench.client("auditor") as client:
+            assert (await client.get("/keys")).status_code == 401
+        assert rfc3339(_on_file(foreign, key_id)) == answer.json()["revoked_at"]
+    assert revoke_again(bench.reader, bench.keys) == ()
+
+
+def _on_file(foreign: sqlite3.Connection, key_id: str) -> int | None:
+    ((at_us,),) = foreign.execute("SELECT revoked_at_us FROM api_keys WHERE id = ?", (key_id,)).fetchall()
+    return at_us
