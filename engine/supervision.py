@@ -1,5 +1,8 @@
 """When a dead engine process is started again, and when not.  Pure: the clock is an argument.
 
+A start that the machine refuses (no descriptor, no memory, no process left) is no death: nothing was started that could
+have died, and what the machine refuses now it may grant a moment later.  It is tried again for as long as it takes.
+
 Progress is a request that ran to its own end, or a process that lived for a while; a single step is not, or an engine
 that dies in its second step would be restarted for ever.
 """
@@ -21,14 +24,17 @@ class RestartPolicy:
     settled_after_s: float = 60.0
     """A process that served for so long has made progress by that alone."""
 
-    def delay_s(self, deaths_in_row: int) -> float | None:
+    def delay_s(self, deaths_in_row: int, *, was_refused: bool = False) -> float | None:
         """Seconds until the next start, or None to give up.
 
         Args:
             deaths_in_row: deaths since the last progress, this one included; at least 1.
+            was_refused: the machine refused the last start.
         """
         if deaths_in_row >= self.max_deaths_in_row:
             return None
+        if was_refused:
+            return self.max_delay_s
         return min(self.max_delay_s, self.first_delay_s * 2.0 ** (deaths_in_row - 1))
 
     def deaths_in_row(self, before: int, *, served_for_s: float, finished_requests: int) -> int:

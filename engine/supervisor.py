@@ -1,8 +1,9 @@
 """The engine process that serves now, and the next one when it dies.
 
 Promise: at most one process at a time; each one has verified and loaded the model before it serves; one that dies, or
-has work and finishes no step within the stall limit, is buried and replaced as long as the restart policy says so;
-after `stop` none is left.  Every change of state is told once it is true.
+has work and finishes no step within the stall limit, is buried and replaced as long as the restart policy says so; a
+start that the machine refuses is repeated until it is granted; after `stop` none is left.  Every change of state is
+told once it is true.
 
 Never: knows which requests live.  What must be sent to the next process is for the owner to say, when it hears that one
 is ready.  Everything belongs to the thread of one event loop.
@@ -19,7 +20,7 @@ from engine.health import EngineExit, EngineInfo, EngineState, has_progressed
 from engine.stall_watch import StallWatch
 from engine.supervision import RestartPolicy
 from engine.wire import FromWorker, Step, ToWorker
-from engine.worker_process import DiedLoading, WorkerProcess
+from engine.worker_process import SPAWN_FAILED, DiedLoading, WorkerProcess
 
 
 class Supervisor:
@@ -64,11 +65,12 @@ class Supervisor:
         self.state: EngineState = "stopped"
         self.is_stopping = False
         """The end was announced: nobody is told any more that the engine is given up."""
-        self.restarts = 0
-        """Processes that were started after the first."""
         self.last_exit: EngineExit | None = None
+        """The last unordered end, or why no process could be started in its place."""
         self.last_step_at: float | None = None
         """Of the present process."""
+        self._num_started = 0
+        """Processes so far."""
         self._worker: WorkerProcess | None = None
         """The present process, loading or ready; None between two."""
         self._starting: asyncio.Task[tuple[WorkerProcess, EngineInfo]] | None = None
@@ -81,6 +83,11 @@ class Supervisor:
         """Requests that the present process brought to their own end."""
         self._deaths_in_row = 0
         self._stall_watch = StallWatch(self._stall_due_in_s, self._is_stalled, self._end_a_stall)
+
+    @property
+    def restarts(self) -> int:
+        """Processes that were started after the first."""
+        return max(0, self._num_started - 1)
 
     @property
     def pid(self) -> int | None:
@@ -165,14 +172,16 @@ class Supervisor:
 
     async def _replace(self) -> WorkerProcess | None:
         """Start processes, each later than the last, until one has verified and loaded the model; None to give up."""
-        while (delay_s := self._restart.delay_s(self._deaths_in_row)) is not None:
+        was_refused = False
+        while (delay_s := self._restart.delay_s(self._deaths_in_row, was_refused=was_refused)) is not None:
             await asyncio.sleep(delay_s)
-            self.restarts += 1
             try:
                 worker, _ = await self._launch()
             except DiedLoading as died:
                 self.last_exit = died.exit
-                self._deaths_in_row += 1
+                was_refused = died.exit.code == SPAWN_FAILED
+                if not was_refused:
+                    self._deaths_in_row += 1
             else:
                 return worker
         return None
@@ -182,6 +191,7 @@ class Supervisor:
         worker = await WorkerProcess.spawn(
             self._config, on_message=self._take, utc_s=self._utc_s, command=self._worker_command
         )
+        self._num_started += 1
         self._worker = worker
         try:
             return worker, await worker.load()

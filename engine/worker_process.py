@@ -49,6 +49,8 @@ WAIT_POLICY = "PASSIVE"
 busy cores a decode step of 24 layers took 89 ms at best, 585 ms with spinning threads."""
 
 DEATH_HINT = "look for the kernel's out-of-memory messages and the lines that the engine process wrote to stderr"
+SPAWN_FAILED = "spawn_failed"
+"""Code of an end that never was a process: the machine refused to start one."""
 SPAWN_HINT = "raise the limits on processes, memory or open files of the service"
 
 WORKER_COMMAND = (sys.executable, "-P", "-m", "engine.worker")
@@ -242,6 +244,4 @@ class WorkerProcess:
 def _not_spawned(error: OSError, at: float) -> DiedLoading:
     """Say that the system refuses another process or socket, which it may grant a moment later."""
     reason = errno.errorcode.get(error.errno or 0, "OSError")
-    return DiedLoading(
-        EngineExit("spawn_failed", reason, at), "", f"no process could be started ({reason})", SPAWN_HINT
-    )
+    return DiedLoading(EngineExit(SPAWN_FAILED, reason, at), "", f"no process could be started ({reason})", SPAWN_HINT)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
+import socket
 
 import pytest
 import uvloop
-from scripted_service import ask, read, scripted, tokens
+from scripted_service import AT_ONCE, ask, read, scripted, tokens
 from scripted_worker import BREAKS_BOOKS, KILLS_IN_STEP, RAISES_IN_ADD, RAISES_IN_STEP, SECRET
 
 from engine.errors import EngineStopped
@@ -138,6 +141,58 @@ async def test_too_many_deaths_without_progress_give_up(tmp_path):
     assert [end.error for end in ends] == ["engine_died", "engine_failed", "engine_failed"]
     assert (failed.restarts, failed.is_healthy, failed.pid) == (2, False, None)
     assert refused.value.state == "failed"
+
+
+async def test_a_machine_that_refuses_processes_is_waited_out(tmp_path, monkeypatch):
+    """No free descriptor, more often than an engine may die: with one again it starts, and the queue is served."""
+    num_refused = 4 * AT_ONCE.max_deaths_in_row
+    seen = []
+    make_pair = socket.socketpair
+    async with scripted(tmp_path) as engine:
+
+        def make_pair_when_granted():
+            seen.append(engine.service.health())
+            if len(seen) <= num_refused:
+                raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+            return make_pair()
+
+        monkeypatch.setattr("engine.worker_process.socket.socketpair", make_pair_when_granted)
+        engine.kill()
+        await engine.reach("restarting")
+        kept = engine.service.submit(ask("kept"))
+        events = await read(kept)
+        served = engine.service.health()
+    assert {health.state for health in seen} == {"restarting"}
+    assert [health.last_exit.code for health in seen] == ["signal"] + ["spawn_failed"] * num_refused
+    assert {health.last_exit.detail for health in seen[1:]} == {"EMFILE"}
+    assert (events[-1].finish, tokens(events)) == ("length", [2, 3, 4, 5])
+    assert (served.state, served.restarts) == ("ready", 1)
+
+
+def test_a_machine_that_refuses_processes_is_waited_out_on_uvloop(tmp_path, monkeypatch):
+    """The same on the appliance's own event loop."""
+    uvloop.run(test_a_machine_that_refuses_processes_is_waited_out(tmp_path, monkeypatch))
+
+
+async def test_refusals_of_the_machine_hide_no_deaths(tmp_path, monkeypatch):
+    """Deaths between refused starts still add up, and end in `failed`."""
+    num_starts = 0
+    make_pair = socket.socketpair
+
+    def make_every_other_pair():
+        nonlocal num_starts
+        num_starts += 1
+        if num_starts % 2:
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        return make_pair()
+
+    async with scripted(tmp_path) as engine:
+        (tmp_path / "kills").touch()  # every next process dies while it loads
+        monkeypatch.setattr("engine.worker_process.socket.socketpair", make_every_other_pair)
+        engine.kill()
+        failed = await engine.reach("failed")
+    assert (failed.restarts, num_starts) == (2, 4)
+    assert failed.last_exit.code == "signal"
 
 
 async def test_model_changed_between_two_processes_is_not_served(tmp_path):

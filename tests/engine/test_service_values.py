@@ -21,6 +21,12 @@ def test_delay_doubles_up_to_its_cap_and_then_gives_up():
     assert [policy.delay_s(deaths) for deaths in range(1, 8)] == [0.5, 1.0, 2.0, 3.0, 3.0, None, None]
 
 
+def test_a_refused_start_waits_longest_and_costs_no_budget():
+    """What the machine refuses is tried again at the longest delay; a budget that is spent stays spent."""
+    policy = RestartPolicy(first_delay_s=0.5, max_delay_s=3.0, max_deaths_in_row=3)
+    assert [policy.delay_s(deaths, was_refused=True) for deaths in range(1, 5)] == [3.0, 3.0, None, None]
+
+
 @pytest.mark.parametrize(
     ("served_for_s", "finished_requests", "expected"),
     [(1.0, 0, 4), (1.0, 1, 1), (60.0, 0, 1), (59.9, 0, 4)],

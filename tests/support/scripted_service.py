@@ -17,7 +17,7 @@ from engine.request import GenerationRequest, SamplingParams, StepEvent
 from engine.service import EngineService
 from engine.supervision import RestartPolicy
 
-AT_ONCE = RestartPolicy(first_delay_s=0.0, max_deaths_in_row=3)
+AT_ONCE = RestartPolicy(first_delay_s=0.0, max_delay_s=0.0, max_deaths_in_row=3)
 
 
 def ask(request_id: str, *token_ids: int, max_tokens: int = 4) -> GenerationRequest:
