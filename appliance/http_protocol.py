@@ -1,5 +1,6 @@
-"""uvicorn's HTTP/1.1 protocol, guarded: a deadline for the request head, our error body, a way to drop a connection.
+"""uvicorn's HTTP/1.1 protocol, guarded: few enough connections, a deadline for the head, our error body, a way to drop.
 
+Without the bound strangers who need no key take every descriptor, and then no engine can be started and no file opened.
 Without the deadline a client that sends one header byte a minute holds a connection for ever; without the way to drop
 it, so does one that never reads its answer.
 """
@@ -9,10 +10,17 @@ from __future__ import annotations
 import asyncio
 from typing import Any, cast
 
+import structlog
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from appliance.api.sse import ABORT_EXTENSION
 
+LOG = structlog.get_logger("cloister.http")
+CONNECTIONS_AT_MOST = 8_192
+"""However many files may be open: each connection costs memory, too, before anyone has shown a key."""
+FILES_PER_CONNECTION = 4
+"""Of this many files that may be open one may be a connection.  The event loop accepts a whole backlog before the first
+of it is looked at; databases, worker threads and the next engine need descriptors in that moment as well."""
 HEAD_DEADLINE_S = 15.0
 STREAMS_FIRST = 2
 """Times the write deadline: a stream's own deadline comes first, because its record says why it ended."""
@@ -24,9 +32,43 @@ BAD_HTTP_BODY = (
 )
 
 
+def most_connections(open_files: int) -> int:
+    """Give the bound on open connections.
+
+    Args:
+        open_files: how many descriptors the process may have.
+    """
+    return max(1, min(CONNECTIONS_AT_MOST, open_files // FILES_PER_CONNECTION))
+
+
+class Crowd:
+    """Whether one connection more may stay, told once per burst.  Owned by the event loop, shared by connections."""
+
+    def __init__(self, max_connections: int) -> None:
+        self._max_connections = max_connections
+        self._is_told = False
+        """Since the last connection was dropped, half of the places have not been free yet."""
+
+    def admits(self, num_open: int) -> bool:
+        """Answer for the connection that has just been opened.
+
+        Args:
+            num_open: open connections, this one included.
+        """
+        if num_open <= self._max_connections:
+            self._is_told = self._is_told and num_open > self._max_connections // 2
+            return True
+        if not self._is_told:
+            self._is_told = True
+            LOG.warning("connections_full", max_connections=self._max_connections)
+        return False
+
+
 class GuardedH11Protocol(H11Protocol):
     """One connection.  The timer runs while a head is being waited for."""
 
+    crowd: Crowd
+    """All connections of the server; set by `guarded_protocol`."""
     write_deadline_s: float
     """A reader must take some of what was written to it within twice this time; set by `guarded_protocol`."""
     _head_timer: asyncio.TimerHandle | None = None
@@ -34,9 +76,12 @@ class GuardedH11Protocol(H11Protocol):
     """Runs while more waits for the reader than the transport likes to hold."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Start waiting for the first head."""
+        """Start waiting for the first head, or drop one too many: an answer would keep its descriptor for longer."""
         super().connection_made(transport)
-        self._watch_head()
+        if self.crowd.admits(len(self.connections)):
+            self._watch_head()
+        else:
+            transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Stop every timer."""
@@ -117,6 +162,7 @@ class GuardedH11Protocol(H11Protocol):
             self.transport.close()
 
 
-def guarded_protocol(write_deadline_s: float) -> type[GuardedH11Protocol]:
-    """Give the protocol class with its deadline: uvicorn makes the instances."""
-    return type("GuardedH11Protocol", (GuardedH11Protocol,), {"write_deadline_s": write_deadline_s})
+def guarded_protocol(write_deadline_s: float, max_connections: int) -> type[GuardedH11Protocol]:
+    """Give the protocol class with its deadline and its bound: uvicorn makes the instances."""
+    bounds = {"write_deadline_s": write_deadline_s, "crowd": Crowd(max_connections)}
+    return type("GuardedH11Protocol", (GuardedH11Protocol,), bounds)

@@ -3,6 +3,7 @@
 Order of a stop, whatever asks for it: shut the door; let running requests finish, or cancel them at the deadline, each
 with its record; stop the engine; close the listener and the connections; append `appliance:stopped` and sign the last
 checkpoint.  A second signal waits for nobody but the records.  A signal while the model is being loaded ends the start.
+A log that halted on the way makes the end a failure: whoever watches the process must see that its end is unrecorded.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import resource
 import signal
 import socket
 from collections.abc import Awaitable, Callable, Generator
@@ -22,8 +24,9 @@ from appliance.admission import Obstacle
 from appliance.api.routes import ROUTES
 from appliance.api.routing import Perimeter, RouteTable
 from appliance.app import Appliance, build_app
-from appliance.http_protocol import guarded_protocol
+from appliance.http_protocol import guarded_protocol, most_connections
 from appliance.settings import Settings
+from audit.errors import AuditHalted
 
 LOG = structlog.get_logger("cloister.server")
 STOPPING = Obstacle("stopping", "the appliance is being stopped; start it again")
@@ -31,6 +34,8 @@ KEEP_ALIVE_S = 30
 FLUSH_GRACE_S = 5.0
 """At a stop, readers may take what was written to them within this time."""
 BACKLOG = 512
+OPEN_FILES = 65_536
+"""As many as can be of use; some systems have a hard limit of a thousand million."""
 T = TypeVar("T")
 
 
@@ -64,7 +69,10 @@ async def run(
 
     Raises:
         PortBusy: before anything was opened.
+        AuditHalted: the stop was in order, but the log had halted: neither `appliance:stopped` nor what came before it
+            since the halt is recorded.
     """
+    open_files = raise_open_files()
     stop = StopOrder()
     routes = RouteTable(ROUTES)
     _on_signals(stop.give)
@@ -75,10 +83,11 @@ async def run(
             LOG.info("stopped_while_starting")
             return
         try:
-            server = _Server(_uvicorn_config(settings, appliance, routes))
+            server = _Server(_uvicorn_config(settings, appliance, routes, most_connections(open_files)))
             await _serve_until_ordered(server, listener, appliance, on_ready, stop)
         finally:
             await appliance.close()
+        _require_recorded(appliance.log.writer.halt_reason)
 
 
 class StopOrder:
@@ -91,6 +100,18 @@ class StopOrder:
     def give(self) -> None:
         """Take a signal."""
         (self.in_haste if self.given.is_set() else self.given).set()
+
+
+def raise_open_files() -> int:
+    """Raise the soft limit on open files to the hard one, as far as it is of use; give the limit that holds now."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY:
+        return OPEN_FILES
+    wanted = OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, OPEN_FILES)
+    if soft >= wanted:
+        return soft
+    resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    return wanted
 
 
 def bind(settings: Settings) -> socket.socket:
@@ -151,16 +172,23 @@ async def _unless(order: asyncio.Event, work: Awaitable[T]) -> T | None:
     return None if working.cancelled() else working.result()
 
 
+def _require_recorded(halt_reason: str | None) -> None:
+    if halt_reason is not None:
+        raise AuditHalted(f"the log had halted, so this stop is not recorded: {halt_reason}")
+
+
 def _on_signals(act: Callable[[], object]) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         loop.add_signal_handler(number, act)
 
 
-def _uvicorn_config(settings: Settings, appliance: Appliance, routes: RouteTable) -> uvicorn.Config:
+def _uvicorn_config(
+    settings: Settings, appliance: Appliance, routes: RouteTable, max_connections: int
+) -> uvicorn.Config:
     return uvicorn.Config(
         app=Perimeter(appliance, routes),
-        http=guarded_protocol(settings.write_deadline_s),
+        http=guarded_protocol(settings.write_deadline_s, max_connections),
         ws="none",
         lifespan="off",
         access_log=False,

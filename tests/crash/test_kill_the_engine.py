@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
+import socket
 import threading
 import time
 from dataclasses import dataclass
@@ -12,9 +14,12 @@ from pathlib import Path
 
 import httpx
 import pytest
-from live_appliance import LiveAppliance, running_appliance
+from live_appliance import SERVE, LiveAppliance, running_appliance, start_appliance
 
 NUM_RUNNING = 2
+NUM_FILES, NUM_STRANGERS = 400, 600
+"""Descriptors that the appliance may have; connections that people without a key open."""
+RECOVERY_DEADLINE_S = 60
 NUM_REQUESTS = 6
 
 
@@ -47,15 +52,52 @@ def _stream(appliance: LiveAppliance, answer: Answer) -> None:
 
 
 def _engine_pid(appliance: LiveAppliance) -> int:
-    children = Path(f"/proc/{appliance.process.pid}/task/{appliance.process.pid}/children").read_text().split()
-    (pid,) = (int(pid) for pid in children if b"engine.worker" in Path(f"/proc/{pid}/cmdline").read_bytes())
+    pid = _engine_pid_or_none(appliance)
+    assert pid is not None
     return pid
+
+
+def _engine_pid_or_none(appliance: LiveAppliance) -> int | None:
+    children = Path(f"/proc/{appliance.process.pid}/task/{appliance.process.pid}/children").read_text().split()
+    for pid in children:
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it may end while it is looked at
+            if b"engine.worker" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                return int(pid)
+    return None
 
 
 def _kinds(appliance: LiveAppliance, subject: str) -> list[str]:
     with appliance.client("auditor") as auditor:
         rows = auditor.get("/audit/entries", params={"subject": subject, "limit": 100}).json()["data"]
     return [row["entry"]["kind"] for row in rows]
+
+
+def test_strangers_cannot_keep_a_dead_engine_down(tmp_path: Path):
+    """Idle connections beyond the bound are dropped; an engine that dies meanwhile is replaced, and requests served."""
+    if not Path("/proc/self/task").exists():
+        pytest.skip("finding the engine process needs /proc")
+    limited = ("sh", "-c", f'ulimit -n {NUM_FILES}; exec "$@"', "sh", *SERVE)
+    appliance = start_appliance(tmp_path / "state", limited)
+    try:
+        engine_pid = _engine_pid(appliance)
+        port = int(appliance.url.rsplit(":", 1)[1])
+        with contextlib.ExitStack() as strangers:
+            for _ in range(NUM_STRANGERS):
+                strangers.enter_context(socket.create_connection(("127.0.0.1", port)))
+            os.kill(engine_pid, signal.SIGKILL)
+            deadline = time.monotonic() + RECOVERY_DEADLINE_S
+            while (new_pid := _engine_pid_or_none(appliance)) in {None, engine_pid}:
+                assert time.monotonic() < deadline, "no engine while the strangers held on"
+            assert new_pid is not None
+        with appliance.client("developer") as developer:
+            body = {"model": "starter", "prompt": "The", "max_tokens": 1}
+            assert developer.post("/v1/completions", json=body).status_code == 200
+        lines = [json.loads(line) for line in (tmp_path / "state.stderr").read_text().splitlines()]
+        told = [line for line in lines if line["event"] == "connections_full"]
+        assert told
+        assert {line["max_connections"] for line in told} == {NUM_FILES // 4}
+    finally:
+        assert appliance.stop() == 0
 
 
 def test_the_engine_dies_alone(tmp_path: Path):

@@ -48,6 +48,22 @@ def test_a_stop_in_the_middle_of_an_answer_leaves_a_whole_log(tmp_path: Path):
     assert "request:cancelled" in kinds
 
 
+def test_a_stop_that_the_log_cannot_hold_says_so(tmp_path: Path):
+    """After the log has halted the stop is in order all the same, and ends with code 1 and one line that says why."""
+    state_dir = tmp_path / "state"
+    appliance = start_appliance(state_dir)
+    log = state_dir / "log" / "audit.db"
+    log.rename(log.with_suffix(".away"))
+    with appliance.client("developer") as client:
+        response = client.post("/v1/completions", json={"model": "starter", "prompt": "The", "max_tokens": 1})
+    assert response.json()["error"]["code"] == "log_unavailable"
+    assert appliance.stop() == 1
+    stderr = (tmp_path / "state.stderr").read_text()
+    assert "Traceback" not in stderr
+    (said,) = [line for line in stderr.splitlines() if line.startswith("cloister: ")]
+    assert said.startswith("cloister: the log had halted, so this stop is not recorded: ")
+
+
 def test_a_second_start_reuses_the_state_and_shows_no_secret_again(tmp_path: Path):
     """Keys, log and trust root survive a restart; only the first banner shows the keys."""
     state_dir = tmp_path / "state"
