@@ -41,7 +41,8 @@ class EngineExit:
     """One unordered end of an engine process."""
 
     code: str
-    """Stable: `signal`, `exit`, `load_failed`, or the code of the process's own `Fault`."""
+    """Stable: `signal`, `exit`, `load_failed`, `spawn_failed` (the machine would not start one), or the code of the
+    process's own `Fault`."""
     detail: str
     """Signal or exit status, file or source line; never text of a prompt or of a library."""
     at: float
