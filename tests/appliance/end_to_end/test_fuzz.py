@@ -19,12 +19,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from live_appliance import LiveAppliance
 
-from appliance.api.audit_log import AUDIT_ROUTES, FILTERS
+from appliance.api.audit_log import FILTERS
 from appliance.api.openai_routes import OPENAI_ROUTES
-from appliance.api.operations import OPERATION_ROUTES
+from appliance.api.routes import ROUTES
 
 ROLES = ("developer", "operator", "auditor")
-ROUTES = (*OPENAI_ROUTES, *AUDIT_ROUTES, *OPERATION_ROUTES)
 SERVED = {
     "developer": {f"POST {route.path}" for route in OPENAI_ROUTES if route.method == "POST"},
     "operator": {"GET /keys", "GET /metrics", "GET /audit/checkpoint", "GET /openapi.json"},
