@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -61,3 +62,27 @@ def desk(store) -> Desk:
     """Over the empty database."""
     uses: list[tuple[KeyRecord, int]] = []
     return Desk(Authenticator(store, [PEPPER], lambda record, day: uses.append((record, day))), uses)
+
+
+@pytest.fixture
+def reopened(key_path):
+    """Open the file again, as the next start does."""
+    opened = []
+
+    def reopen() -> KeyStore:
+        opened.append(KeyStore.open(key_path))
+        return opened[-1]
+
+    yield reopen
+    for store in opened:
+        store.close()
+
+
+@pytest.fixture
+def random_record():
+    """A record with a fresh id."""
+
+    def make(**changes):
+        return make_record(mint("dev", os.urandom), **changes)
+
+    return make
