@@ -8,7 +8,10 @@ from pathlib import Path
 
 import pytest
 import typer.main
+from pydantic import BaseModel
 
+from appliance.api.openai_chat import ChatCompletionRequest
+from appliance.api.openai_completions import CompletionRequest
 from appliance.audit_trail import Kind
 from appliance.cli.main import app
 from appliance.settings import PREFIX, Settings
@@ -36,6 +39,13 @@ def test_every_event_kind_is_documented(repository: Path):
     """docs/audit.md lists exactly the kinds that the log can hold."""
     documented = {word for word in _words(repository / "docs/audit.md") if re.fullmatch(r"[a-z]+:[a-z]+", word)}
     assert documented == {kind.value for kind in Kind}
+
+
+@pytest.mark.parametrize("body", [ChatCompletionRequest, CompletionRequest])
+def test_every_request_field_is_documented(repository: Path, body: type[BaseModel]):
+    """docs/api.md names every field of OpenAI's that we know, honoured or refused."""
+    named = {word.partition(".")[0] for word in _words(repository / "docs/api.md")}
+    assert not set(body.model_fields) - named
 
 
 def test_every_error_code_is_documented(repository: Path):
