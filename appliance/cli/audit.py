@@ -155,8 +155,6 @@ def read_vkey(path: Path) -> LogVerifier:
 
 def _read_checkpoint(path: Path, verifier: LogVerifier) -> str:
     """Read a checkpoint that the auditor kept, and refuse by its name one that is not this log's."""
-    if not path.is_file():
-        leave(f"there is no checkpoint file at {path}", WRONG_USAGE)
     try:
         note = _read_short(path).decode()
         verifier.open(note)
@@ -168,11 +166,13 @@ def _read_checkpoint(path: Path, verifier: LogVerifier) -> str:
 
 
 def _read_short(path: Path) -> bytes:
-    """Read a key or a checkpoint, which is short; what is longer is refused by its first bytes."""
+    """Read a key, a checkpoint or a proof: a file, and a short one; nobody waits for a pipe or a device without end."""
+    if not path.is_file():
+        leave(f"there is no file at {path}", WRONG_USAGE)
     with path.open("rb") as file:
         content = file.read(MAX_EVIDENCE_BYTES + 1)
     if len(content) > MAX_EVIDENCE_BYTES:
-        raise ProofRefused(f"{path}: longer than any key or checkpoint")
+        raise ProofRefused(f"{path}: longer than any key, checkpoint or proof")
     return content
 
 
