@@ -1,4 +1,7 @@
-"""The engine's own counts as series, read when somebody scrapes.  Names and meanings are vLLM's where it has them."""
+"""The engine's own counts as series, read when somebody scrapes.  Names and meanings are vLLM's where it has them.
+
+Promise: one scrape shows one moment of the counts.  Never: counts anything itself, nor bears a label of a request.
+"""
 
 from __future__ import annotations
 

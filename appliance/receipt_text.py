@@ -1,4 +1,7 @@
-"""A receipt as answers carry it and clients keep it: `x-cloister-receipt: <index>:<leaf hash>`."""
+"""A receipt as answers carry it and clients keep it: `x-cloister-receipt: <index>:<leaf hash>`.
+
+Promise: one receipt has one spelling.  Never: says that the record is in the log; a proof does that.
+"""
 
 from __future__ import annotations
 

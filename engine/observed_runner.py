@@ -1,4 +1,7 @@
-"""A model runner whose batches are seen before they are computed."""
+"""A model runner whose batches are seen before they are computed.
+
+Promise: the observer sees every batch, once, before any of it is computed.  Never: changes a batch.
+"""
 
 from __future__ import annotations
 

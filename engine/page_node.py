@@ -1,6 +1,8 @@
 """One full KV page as a node of the prefix tree: what a sequence that holds it may know of it.
 
 Owner of every field is `engine.radix_cache.RadixCache`; everybody else reads.
+
+Never: frees, shares or looks up a page; the cache does.
 """
 
 from __future__ import annotations

@@ -3,6 +3,8 @@
 The C encoder keeps the interpreter from its first character to its last, in whichever thread it is called: one call
 over an answer of megabytes would stop every other stream for as long.  Here it is called for one small piece after
 another.
+
+Promise: the pieces joined are what one call would have made.  Never: sends, or decides how large a body may be.
 """
 
 from __future__ import annotations

@@ -1,6 +1,8 @@
 """The command's way in, light enough to be there at once: Ctrl-C during the imports that follow ends in silence.
 
 Once a command runs, it answers signals itself.
+
+Never: holds an option or a command; those are in `appliance.cli.main`.
 """
 
 from __future__ import annotations

@@ -2,6 +2,8 @@
 
 A checkpoint's row says nothing by itself; its note does, if its signature is good.  A row whose signature is not good
 still marks the end of a batch, with no root to believe in; a row that contradicts its own signed note marks nothing.
+
+Promise: ends come in order; every contradiction is a finding.  Never: looks at a leaf.
 """
 
 from __future__ import annotations

@@ -2,6 +2,8 @@
 
 What is missing here - a trigger, an index - changes no entry, yet without it a log can be edited; so it is a finding
 like any other, and the walk over the rows goes on.
+
+Never: changes the file, or reads an entry.
 """
 
 from __future__ import annotations
