@@ -115,6 +115,20 @@ async def test_a_full_queue_is_recorded_before_429(make_bench: BenchMaker):
     assert bench.kinds("r1") == ["request:admitted", "request:failed"]
 
 
+@pytest.mark.parametrize("fault", ["not_persisted", "persisted"])
+async def test_a_full_queue_s_end_that_cannot_be_recorded_is_no_429(make_bench: BenchMaker, fault: str):
+    """Turned away without a record of it, the caller hears of the log, not of the queue; the appliance shuts."""
+    bench = make_bench(fail_at=1, fault=fault)
+    bench.engine.full_at = 1
+    with pytest.raises(Unavailable) as refusal:
+        await bench.walk.admit(bench.asking("r1"), completion(n=2))
+    assert refusal.value.code == "log_unavailable"
+    assert bench.engine.streams[0].cancelled.is_set()
+    assert [obstacle.code for obstacle in bench.door.obstacles] == ["log_unavailable"]
+    assert bench.kinds("r1") == ["request:admitted", "request:failed"][: 1 if fault == "not_persisted" else 2]
+    assert bench.verify().ok
+
+
 @pytest.mark.parametrize(
     ("code", "kind"),
     [("engine_died", Unavailable), ("nan_logits", GenerationFailed), ("out_of_kv_memory", GenerationFailed)],

@@ -34,6 +34,18 @@ async def test_the_list_of_keys_carries_the_receipt_of_its_record(make_perimeter
     assert answer.headers["x-cloister-receipt"] == f"{entry.index}:{entry.leaf_hash.hex()}"
 
 
+@pytest.mark.parametrize("fault", ["not_persisted", "persisted"])
+async def test_a_list_of_keys_that_cannot_be_recorded_is_not_shown(make_perimeter, fault: Fault):
+    """Fault pair: 503 without a row of it, and the log verifies."""
+    bench = make_perimeter(fail_at=0, fault=fault)
+    async with bench.client("operator") as client:
+        answer = await client.get("/keys")
+    assert (answer.status_code, answer.json()["error"]["code"]) == (503, "log_unavailable")
+    assert not any(key_id in answer.text for key_id in bench.key_ids.values())
+    assert len(_entries(bench, "keys:listed")) == (0 if fault == "not_persisted" else 1)
+    assert bench.walk_bench.verify().ok
+
+
 async def test_a_revocation_carries_its_receipt_and_holds_from_the_next_request_on(make_perimeter):
     """The header names the `key:revoked` leaf, whose subject is the key."""
     bench = make_perimeter()
