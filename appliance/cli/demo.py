@@ -14,7 +14,8 @@ import httpx
 import typer
 
 from appliance.audit_trail import PAIRING
-from appliance.cli.audit import read_vkey, report_text
+from appliance.cli.audit.evidence_files import read_vkey
+from appliance.cli.audit.files import report_text
 from appliance.cli.client import ApplianceClient, ClientRefused
 from appliance.cli.refusals import exits_cleanly, leave
 from appliance.cli.sample import ASKING, NOTE, QUESTION

@@ -11,7 +11,8 @@ import pytest
 from audit_log_builder import OTHER_SIGNER, SIGNER, build_log, request_events
 from typer.testing import CliRunner, Result
 
-from appliance.cli.audit import MAX_EVIDENCE_BYTES, app
+from appliance.cli.audit import app
+from appliance.cli.audit.evidence_files import MAX_EVIDENCE_BYTES
 from audit.checkpoint import LogVerifier
 from audit.export import export_log
 from audit.verify import CUT_TAIL_NOTE

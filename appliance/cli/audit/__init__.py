@@ -1,0 +1,11 @@
+"""`cloister audit`: one file per duty; this one only names the verbs."""
+
+from __future__ import annotations
+
+import typer
+
+from appliance.cli.audit import entries, files, proofs
+
+app = typer.Typer(help="Read, prove, export and verify the log.", no_args_is_help=True)
+for verb in (entries.tail, entries.show, proofs.prove, proofs.check_receipt, files.export, files.verify):
+    app.command()(verb)

@@ -1,0 +1,10 @@
+"""Arguments that several verbs of `cloister audit` take."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Index = Annotated[int, typer.Argument(metavar="INDEX", min=0, help="Index of the entry.")]

@@ -1,0 +1,88 @@
+"""Export and verify from files, with the appliance running or not, trusting nothing."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from appliance.audit_trail import PAIRING
+from appliance.cli.audit.arguments import Json
+from appliance.cli.audit.evidence_files import read_checkpoint, read_vkey
+from appliance.cli.refusals import INTEGRITY, exits_cleanly, leave
+from appliance.settings import read_settings
+from appliance.state.layout import StateLayout
+from audit.export import export_log
+from audit.report import Report, printable
+from audit.tiles import VKEY_NAME
+from audit.verify import verify_log
+
+SHOWN_FINDINGS = 20
+
+
+@exits_cleanly
+def export(folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="A folder that does not exist yet.")]) -> None:
+    """Write the log of the state folder as C2SP tlog-tiles with its public key."""
+    layout = StateLayout(read_settings().state_dir.resolve())
+    checkpoint = export_log(layout.audit_db, folder, read_vkey(layout.log_vkey))
+    print(f"{checkpoint.size} entries in {folder}; verify by: cloister audit verify {folder}")
+
+
+@exits_cleanly
+def verify(
+    path: Annotated[Path | None, typer.Argument(metavar="[PATH]", help="An exported folder or a log file.")] = None,
+    vkey: Annotated[Path | None, typer.Option("--vkey", help="The log's public key, kept by you.")] = None,
+    checkpoint: Annotated[
+        list[Path] | None, typer.Option("--checkpoint", help="A checkpoint that you kept; may be given again.")
+    ] = None,
+    *,
+    as_json: Json = False,
+) -> None:
+    """Check every leaf, node, head and request from bytes alone; name each place that is wrong."""
+    layout = StateLayout(read_settings().state_dir.resolve())
+    source = path or layout.audit_db
+    key_file = vkey or (source / VKEY_NAME if source.is_dir() else layout.log_vkey)
+    verifier = read_vkey(key_file)
+    known_notes = [read_checkpoint(file, verifier) for file in checkpoint or ()]
+    report = verify_log(source, [verifier], PAIRING, known_notes=known_notes)
+    if vkey is None:
+        whose = f"the key came from {key_file}; an auditor uses a copy that came another way (--vkey)"
+        report = replace(report, notes=(*report.notes, whose))
+    print(json.dumps(_report_json(report), indent=2) if as_json else report_text(report))
+    if not report.ok:
+        leave("the log does not verify", INTEGRITY)
+
+
+def report_text(report: Report) -> str:
+    """Give a verdict for a terminal."""
+    lines = [
+        f"{report.source}: {report.num_leaves} entries, signed head of {report.head_size}, root {report.head_root}"
+    ]
+    lines += [f"  {finding}" for finding in report.findings[:SHOWN_FINDINGS]]
+    hidden = len(report.findings) - SHOWN_FINDINGS + report.findings_left_out
+    if hidden > 0:
+        lines.append(f"  and {hidden} more")
+    lines += [f"  still running, or abandoned by a crash: {subject} ({i})" for subject, i in report.unfinished[:5]]
+    lines += [f"  note: {note}" for note in report.notes]
+    lines.append("VERIFIED: nothing contradicts anything" if report.ok else "NOT VERIFIED")
+    return "\n".join(map(printable, lines))
+
+
+def _report_json(report: Report) -> dict[str, Any]:
+    return {
+        "source": report.source,
+        "verified": report.ok,
+        "num_leaves": report.num_leaves,
+        "head_size": report.head_size,
+        "head_root": report.head_root,
+        "findings": [
+            {"place": found.place.value, "index": found.index, "where": found.where, "what": found.what}
+            for found in report.findings
+        ],
+        "findings_left_out": report.findings_left_out,
+        "unfinished": [{"subject": subject, "index": index} for subject, index in report.unfinished],
+        "notes": list(report.notes),
+    }
