@@ -14,7 +14,7 @@ from typing import Literal, TypeAlias
 
 TargetKind: TypeAlias = Literal["Model", "AuditLog", "Appliance"]
 
-ROLES = ("auditor", "developer", "operator")
+ROLES = ("auditor", "developer", "operator", "privacy")
 """Every role a subject may hold; the schema enumerates the same."""
 
 SUBJECT_KINDS = ("Service", "User")
@@ -73,15 +73,28 @@ _INFERENCE = tuple(sorted((*_TEXT, "logprobs", "max_tokens", "n", "stream")))
 
 ACTIONS: Mapping[str, ActionSpec] = MappingProxyType(
     {
+        "approvePrune": ActionSpec("AuditLog", _MOMENT),
+        "approveRelease": ActionSpec("AuditLog", _MOMENT),
+        "approveRetention": ActionSpec("AuditLog", _MOMENT),
+        "approveUnseal": ActionSpec("AuditLog", _MOMENT),
+        "checkContent": ActionSpec("AuditLog", _MOMENT),
+        "eraseSubject": ActionSpec("AuditLog", _MOMENT),
         "infer": ActionSpec("Model", _INFERENCE),
         "listKeys": ActionSpec("Appliance", _MOMENT),
         "listModels": ActionSpec("Appliance", _MOMENT),
+        "placeHold": ActionSpec("AuditLog", _MOMENT),
+        "proposePrune": ActionSpec("AuditLog", _MOMENT),
+        "proposeRelease": ActionSpec("AuditLog", _MOMENT),
+        "proposeRetention": ActionSpec("AuditLog", _MOMENT),
+        "proposeUnseal": ActionSpec("AuditLog", _MOMENT),
         "proveAudit": ActionSpec("AuditLog", _MOMENT),
         "proveReceipt": ActionSpec("AuditLog", _MOMENT),
         "readAudit": ActionSpec("AuditLog", _MOMENT),
         "readCheckpoint": ActionSpec("AuditLog", _MOMENT),
         "readMetrics": ActionSpec("Appliance", _MOMENT),
+        "readRetention": ActionSpec("AuditLog", _MOMENT),
         "readSpec": ActionSpec("Appliance", _MOMENT),
+        "readUnsealed": ActionSpec("AuditLog", _MOMENT),
         "revokeKey": ActionSpec("Appliance", _MOMENT),
         "tokenize": ActionSpec("Model", _TEXT),
     }

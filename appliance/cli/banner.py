@@ -37,7 +37,7 @@ class Ready:
     keys_file: Path
     log_key: Path
     new_keys: Mapping[str, str]
-    """Role -> key, of the keys made by this start; empty when the state was reused."""
+    """Role -> key, of the keys made by this start; empty when the state had them all."""
     first: FirstToken | None
     """None when the developer's key is not accepted any more: revoked, or expired."""
 
@@ -47,7 +47,7 @@ def ready_banner(ready: Ready) -> str:
     parts = [RULE, DEVELOPMENT, RULE]
     if ready.new_keys:
         width = max(map(len, ready.new_keys))
-        parts.append("Three API keys were made; this is the only time they are shown here:\n")
+        parts.append("API keys were made; this is the only time they are shown here:\n")
         parts.extend(f"  {role:<{width}}  {key}" for role, key in ready.new_keys.items())
         parts.append(f"\nUnder development trust they also stand in {ready.keys_file} (mode 0600).\n")
     parts += [

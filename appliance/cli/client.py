@@ -16,7 +16,7 @@ from appliance.settings import Settings, read_settings
 from appliance.state.layout import StateLayout
 
 _WRONG_USAGE, _REFUSED = 2, 3  # `refusals` imports this module
-Role = Literal["developer", "operator", "auditor"]
+Role = Literal["developer", "operator", "auditor", "privacy"]
 TIMEOUT = httpx.Timeout(10.0, read=120.0)
 
 

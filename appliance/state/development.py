@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from sqlalchemy.exc import DBAPIError
 
-from appliance.state.development_access import check_api_keys, make_api_keys
+from appliance.state.development_access import add_missing_keys, check_api_keys, make_api_keys
 from appliance.state.development_keys import DevelopmentKeys, make_keys, make_trust_root, read_keys
 from appliance.state.development_model import install_model
 from appliance.state.errors import StateInUse, StateUnusable
@@ -49,9 +49,9 @@ class Provisioned:
     created: bool
     """Whether the state was made by this call."""
     new_keys: Mapping[str, str] = field(repr=False)
-    """Role -> API key in the clear, of keys made by this call; empty when the state was reused."""
+    """Role -> API key in the clear, of keys made by this call."""
     changes: tuple[str, ...]
-    """One sentence per thing that was signed anew; empty on the first run and when nothing had changed."""
+    """One sentence per thing that was signed or made anew; empty on the first run and when nothing had changed."""
 
 
 def provision_development(
@@ -80,7 +80,7 @@ def provision_development(
     sources = _Sources(starter_folder, read_source_bundle() if policy_files is None else policy_files, model_name)
     if _is_there(layout):
         with hold_state(layout):
-            return Provisioned(False, MappingProxyType({}), _reuse(layout, sources, now))
+            return _reuse(layout, sources, now, random_bytes)
     return Provisioned(True, _create(layout, sources, now, random_bytes), ())
 
 
@@ -91,17 +91,20 @@ class _Sources:
     model_name: str
 
 
-def _reuse(layout: StateLayout, sources: _Sources, now: datetime) -> tuple[str, ...]:
+def _reuse(layout: StateLayout, sources: _Sources, now: datetime, random_bytes: Callable[[int], bytes]) -> Provisioned:
     state = open_state(layout, now)
     if state.trust_root.trust != "development":
-        return ()
+        return Provisioned(created=False, new_keys=MappingProxyType({}), changes=())
     keys = read_keys(layout, state.trust_root)
     check_api_keys(layout, state.pepper)
+    new_keys = add_missing_keys(layout, state.pepper, now, random_bytes)
     with refusing(layout.root):
-        return (
+        changes = (
+            *(f"development API key for {role} made, since this state had none" for role in new_keys),
             *_renew_policy(state, sources.policy_files, keys),
             *install_model(layout, sources.model_name, sources.starter, keys, state.trust_root, now),
         )
+    return Provisioned(created=False, new_keys=MappingProxyType(dict(new_keys)), changes=changes)
 
 
 def _create(

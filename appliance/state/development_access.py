@@ -1,10 +1,13 @@
-"""The three API keys of a development state: developer, operator and auditor, so that each duty can be tried."""
+"""The API keys of a development state, one for each role, so that each duty can be tried.
+
+A state made by a release that knew fewer roles gets the keys it lacks; what is on file stays as it is.
+"""
 
 from __future__ import annotations
 
 import hmac
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 
 from appliance.identity.api_keys import MintedKey, ParsedKey, Pepper, mint, parse, secret_digest
@@ -13,14 +16,16 @@ from appliance.identity.key_record import KeyRecord
 from appliance.identity.key_store import KeyStore
 from appliance.state.development_keys import LIFETIME
 from appliance.state.errors import StateCorrupt, StateUnusable
-from appliance.state.files import write_private
+from appliance.state.files import flush_folder, refusing, write_private
 from appliance.state.layout import StateLayout
 from appliance.state.opening import read_object
 
 TENANT = "development"
 MAX_LABEL = 2
-CLEARANCES: Mapping[str, int] = {"developer": MAX_LABEL, "operator": 0, "auditor": 0}
+CLEARANCES: Mapping[str, int] = {"developer": MAX_LABEL, "operator": 0, "auditor": 0, "privacy": 0}
 """Role -> highest label; only the developer's key ever touches content."""
+FIRST_ROLES = frozenset({"developer", "operator", "auditor"})
+"""What every development state has had from the first release on; a state may lack the roles that came later."""
 _ENV = "dev"
 _HINT = "restore it from a backup, or remove the state folder and start again"
 
@@ -28,34 +33,57 @@ _HINT = "restore it from a backup, or remove the state folder and start again"
 def make_api_keys(
     layout: StateLayout, pepper: bytes, now: datetime, random_bytes: Callable[[int], bytes]
 ) -> Mapping[str, str]:
-    """Make the key database and the three keys; return role -> key for the one time they are shown."""
-    minted = {role: mint(_ENV, random_bytes) for role in CLEARANCES}
+    """Make the key database and the keys; return role -> key for the one time they are shown."""
     store = KeyStore.create(layout.keys_db)
     try:
-        for role, key in minted.items():
-            store.add(_record(role, key, Pepper(pepper), now))
+        texts = _mint(store, tuple(CLEARANCES), pepper, now, random_bytes)
     finally:
         store.close()
-    texts = {role: key.unsafe_text for role, key in minted.items()}
-    write_private(layout.dev_keys, (json.dumps(texts, indent=1) + "\n").encode())
+    write_private(layout.dev_keys, _file_of(texts))
     return texts
 
 
+def add_missing_keys(
+    layout: StateLayout, pepper: bytes, now: datetime, random_bytes: Callable[[int], bytes]
+) -> Mapping[str, str]:
+    """Make the keys of the roles that came after this state; return role -> key, empty when it has them all.
+
+    The file of keys is replaced whole after the database knows them: a crash between the two leaves a record whose
+    secret nobody has, and the next start makes another key.  `check_api_keys` comes first.
+
+    Raises:
+        StateError: the file or the database cannot be used.
+    """
+    texts = {role: str(text) for role, text in read_object(layout.dev_keys).items()}
+    missing = tuple(role for role in CLEARANCES if role not in texts)
+    if not missing:
+        return {}
+    store = _open_store(layout)
+    try:
+        made = _mint(store, missing, pepper, now, random_bytes)
+    except KeyStoreError as refusal:
+        raise StateUnusable(layout.keys_db, refusal.message, hint=refusal.hint) from refusal
+    finally:
+        store.close()
+    staged = layout.dev_keys.with_suffix(".staged")
+    with refusing(staged):
+        staged.unlink(missing_ok=True)  # of a start that was cut short
+        write_private(staged, _file_of({**texts, **made}))
+        staged.replace(layout.dev_keys)
+        flush_folder(layout.dev)
+    return made
+
+
 def check_api_keys(layout: StateLayout, pepper: bytes) -> None:
-    """Check that the three keys on file are those in the database; one that was revoked on purpose stays revoked.
+    """Check that the keys on file are those in the database; one that was revoked on purpose stays revoked.
 
     Raises:
         StateError: the file or the database is missing, exposed or damaged.
     """
     texts = read_object(layout.dev_keys)
-    if set(texts) != set(CLEARANCES):
+    if not FIRST_ROLES <= set(texts) <= set(CLEARANCES):
         raise StateCorrupt(layout.dev_keys, f"it does not hold a key for each of {', '.join(CLEARANCES)}", hint=_HINT)
-    try:
-        store = KeyStore.open(layout.keys_db)
-    except KeyStoreUnusable as refusal:  # the machine's no: a full disk, a lock; it says nothing of the bytes
-        raise StateUnusable(layout.keys_db, refusal.message, hint=refusal.hint) from refusal
-    except KeyStoreError as refusal:
-        raise StateCorrupt(layout.keys_db, refusal.message, hint=refusal.hint) from refusal
+    store = _open_store(layout)
     try:
         for role, text in texts.items():
             parsed = parse(str(text).encode())
@@ -69,6 +97,28 @@ def check_api_keys(layout: StateLayout, pepper: bytes) -> None:
                 raise StateCorrupt(layout.dev_keys, f"its key for {role} is not in {layout.keys_db.name}", hint=_HINT)
     finally:
         store.close()
+
+
+def _open_store(layout: StateLayout) -> KeyStore:
+    try:
+        return KeyStore.open(layout.keys_db)
+    except KeyStoreUnusable as refusal:  # the machine's no: a full disk, a lock; it says nothing of the bytes
+        raise StateUnusable(layout.keys_db, refusal.message, hint=refusal.hint) from refusal
+    except KeyStoreError as refusal:
+        raise StateCorrupt(layout.keys_db, refusal.message, hint=refusal.hint) from refusal
+
+
+def _mint(
+    store: KeyStore, roles: Sequence[str], pepper: bytes, now: datetime, random_bytes: Callable[[int], bytes]
+) -> dict[str, str]:
+    minted = {role: mint(_ENV, random_bytes) for role in roles}
+    for role, key in minted.items():
+        store.add(_record(role, key, Pepper(pepper), now))
+    return {role: key.unsafe_text for role, key in minted.items()}
+
+
+def _file_of(texts: Mapping[str, str]) -> bytes:
+    return (json.dumps(dict(texts), indent=1) + "\n").encode()
 
 
 def _record(role: str, key: MintedKey, pepper: Pepper, now: datetime) -> KeyRecord:

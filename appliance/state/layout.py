@@ -9,7 +9,7 @@ var/                        mode 0700, every folder 0700, every file 0600
 ├── policy/<seq>/           files/..., signatures/<key id>.json; the highest seq is in force
 ├── models/<name>/          the signed folder with its model.sig
 ├── approvals/<name>/<seq>/ <key id>.json, one per approver; the highest seq is in force
-├── dev/                    development trust only: the private keys, and keys.json with the three API keys
+├── dev/                    development trust only: the private keys, and keys.json with an API key per role
 └── lock                    held by the one process that works on the state
 """
 

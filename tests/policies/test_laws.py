@@ -83,16 +83,40 @@ def broken_invariants(facts: Facts) -> set[str]:
         if context["label"] > model["max_label"]:
             broken.add("label-within-model")
     if facts.action == "infer":
-        broken |= {f"{role}-never-infers" for role in roles & {"auditor", "operator"}}
-    if facts.action == "revokeKey" and "auditor" in roles:
+        broken |= {f"{role}-never-infers" for role in roles & {"auditor", "operator", "privacy"}}
+    if facts.action == "revokeKey" and "privacy" in roles:
+        broken.add("privacy-never-revokes")
+    if facts.action in KEPT_FROM["auditor"] and "auditor" in roles:
         broken.add("auditor-never-changes")
+    if facts.action in KEPT_FROM["operator"] and "operator" in roles:
+        broken.add("operator-never-reads-content")
     return broken
+
+
+KEPT_FROM = {
+    "auditor": {
+        *("approvePrune", "approveRetention", "eraseSubject", "placeHold", "proposePrune", "proposeRelease"),
+        *("proposeRetention", "revokeKey"),
+    },
+    "operator": {"approveUnseal", "checkContent", "eraseSubject", "proposeUnseal", "readUnsealed"},
+}
 
 
 GRANTS = {
     "developer": {"infer", "tokenize", "listModels", "readSpec", "proveReceipt"},
-    "operator": {"readMetrics", "listModels", "listKeys", "revokeKey", "readSpec", "readCheckpoint"},
-    "auditor": {"readAudit", "proveAudit", "readCheckpoint", "listModels", "readMetrics", "listKeys", "readSpec"},
+    "operator": {
+        *("readMetrics", "listModels", "listKeys", "revokeKey", "readSpec", "readCheckpoint"),
+        *("proposePrune", "proposeRetention", "readRetention"),
+    },
+    "auditor": {
+        *("readAudit", "proveAudit", "readCheckpoint", "listModels", "readMetrics", "listKeys", "readSpec"),
+        *("approveRelease", "approveUnseal", "checkContent", "proposeUnseal", "readRetention", "readUnsealed"),
+    },
+    "privacy": {
+        *("approvePrune", "approveRelease", "approveRetention", "approveUnseal", "checkContent", "eraseSubject"),
+        *("listModels", "placeHold", "proposeRelease", "proposeUnseal", "proveAudit", "readAudit", "readCheckpoint"),
+        *("readRetention", "readSpec", "readUnsealed"),
+    },
 }
 
 

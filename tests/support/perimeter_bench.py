@@ -27,7 +27,7 @@ from appliance.identity.key_store import KeyStore
 from appliance.log_opening import OpenLog
 from appliance.settings import Settings
 
-ROLES = ("auditor", "developer", "operator")
+ROLES = ("auditor", "developer", "operator", "privacy")
 BASE_URL = "http://127.0.0.1"
 
 

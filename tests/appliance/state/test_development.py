@@ -61,7 +61,7 @@ def test_first_run_makes_a_state_that_opens(layout: StateLayout, provision, now:
 def test_keys_are_shown_once_kept_on_file_and_known_to_the_database(layout: StateLayout, provision) -> None:
     """One for each duty, under development trust only."""
     keys = provision().new_keys
-    assert set(keys) == {"developer", "operator", "auditor"}
+    assert set(keys) == {"developer", "operator", "auditor", "privacy"}
     assert json.loads(layout.dev_keys.read_text()) == dict(keys)
     assert provision().new_keys == {}
     store = KeyStore.open(layout.keys_db)
@@ -308,3 +308,38 @@ def test_swapped_development_key_file_is_refused_by_name(state: StateLayout, pro
     with pytest.raises(StateCorrupt) as refusal:
         provision()
     assert refusal.value.path == target
+
+
+def test_a_state_of_an_earlier_release_gets_the_key_it_lacks(state: StateLayout, provision) -> None:
+    """The role came later: its key is made, shown once and told; the other keys stay as they are."""
+    keys = json.loads(state.dev_keys.read_text())
+    state.dev_keys.write_text(json.dumps({role: text for role, text in keys.items() if role != "privacy"}))
+    made = provision()
+    assert set(made.new_keys) == {"privacy"}
+    assert made.changes == ("development API key for privacy made, since this state had none",)
+    assert json.loads(state.dev_keys.read_text()) == {**keys, **made.new_keys}
+    assert provision() == Provisioned(created=False, new_keys={}, changes=())
+    store = KeyStore.open(state.keys_db)
+    parsed = parse(made.new_keys["privacy"].encode())
+    assert isinstance(parsed, ParsedKey)
+    assert store.find(parsed.key_id).roles == ("privacy",)
+    store.close()
+
+
+def test_a_making_of_the_lacking_key_that_was_cut_short_is_made_good(
+    state: StateLayout, provision, monkeypatch
+) -> None:
+    """The database knows a key that no file has: the next start makes another, and no half file is read."""
+    keys = json.loads(state.dev_keys.read_text())
+    fewer = {role: text for role, text in keys.items() if role != "privacy"}
+    state.dev_keys.write_text(json.dumps(fewer))
+
+    def cut(*_):
+        raise OSError(5, "Input/output error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", cut)
+        with pytest.raises(StateUnusable):
+            provision()
+    assert json.loads(state.dev_keys.read_text()) == fewer
+    assert set(provision().new_keys) == {"privacy"}
