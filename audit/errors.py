@@ -2,6 +2,7 @@
 
     AuditError
     ├── AuditRefused         the caller: this event, filter or argument is not acceptable
+    │   └── FilterRefused    the same, and where in the filter's text
     ├── AuditQueueFull       the caller: later, with less
     ├── EntryNotFound        the caller: no such index, subject or checkpoint
     ├── SubjectErased        the caller: the key behind this commitment was destroyed
@@ -41,6 +42,15 @@ class AuditRefused(AuditError):
     def __init__(self, what: str, *, hint: str = "") -> None:
         super().__init__(what, hint=hint)
         self.what = what
+
+
+class FilterRefused(AuditRefused):
+    """A filter that means nothing, or more than is evaluated."""
+
+    def __init__(self, what: str, *, at: int, hint: str = "") -> None:
+        super().__init__(f"at character {at + 1}: {what}", hint=hint)
+        self.at = at
+        """Index of the character at fault."""
 
 
 class AuditQueueFull(AuditError):

@@ -7,40 +7,35 @@ refused with `AuditCorrupt` rather than shown.  Recording *that* someone read is
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from sqlalchemy import ColumnElement, Connection, and_, exists, select
+from sqlalchemy import Connection, exists, select
 from sqlalchemy.exc import NoResultFound
 
 from audit.checkpoint import Checkpoint
-from audit.errors import AuditCorrupt, AuditRefused, EntryNotFound, ProofRefused
-from audit.leaf import Leaf, decode_leaf
-from audit.merkle import consistency_proof, inclusion_proof, leaf_hash
+from audit.entry import Entry, read_entry
+from audit.errors import AuditCorrupt, AuditRefused, EntryNotFound
+from audit.merkle import consistency_proof, inclusion_proof
 from audit.pairing import Pairing
 from audit.proof import EntryProof
 from audit.schema import checkpoint_table, leaf_table
+from audit.search.expression import EVERYTHING, Equal, Expression, Within, all_of
+from audit.search.fields import RANGE_END
+from audit.search.leaf_values import holds
+from audit.search.pages import find_page
+from audit.search.time_map import TimeMap
 from audit.store import NodeLookup, newest_checkpoint, open_engine, require_kinds, require_revision, snapshot
 
 MAX_PAGE_LEN = 1_000
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
-    """One leaf as it was written."""
-
-    index: int
-    leaf: Leaf
-    leaf_bytes: bytes
-    leaf_hash: bytes
-
-
-@dataclass(frozen=True, slots=True)
 class EntryFilter:
-    """All given conditions must hold; None asks nothing."""
+    """The same language for callers who need no more of it: all given conditions must hold; None asks nothing."""
 
     kind: str | None = None
     actor: str | None = None
@@ -57,6 +52,18 @@ class EntryFilter:
     until_ts_us: int | None = None
     """Exclusive."""
 
+    def expression(self) -> Expression:
+        """Say it in the language of filters."""
+        parts: list[Expression] = []
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, str):
+                parts.append(Equal(field.name, value))
+        if self.from_ts_us is not None or self.until_ts_us is not None:
+            until = RANGE_END if self.until_ts_us is None else self.until_ts_us
+            parts.append(Within("time", self.from_ts_us or 0, until))
+        return all_of(parts)
+
 
 @dataclass(frozen=True, slots=True)
 class Page:
@@ -64,7 +71,7 @@ class Page:
 
     entries: tuple[Entry, ...]
     next_after: int | None
-    """Pass as `after` for the next page; None when there is none."""
+    """Pass as `after` for the next page; None when there is none.  A page may be short, or empty, and have a next."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +96,7 @@ class AuditReader:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._engine = open_engine(path, read_only=True)
+        self._time_map = TimeMap()
         try:
             with snapshot(self._engine, path) as connection:
                 require_revision(connection)
@@ -125,11 +133,12 @@ class AuditReader:
 
     def entries(
         self,
-        conditions: EntryFilter = EntryFilter(),
+        conditions: EntryFilter | Expression = EVERYTHING,
         *,
         after: int | None = None,
         limit: int = 100,
         newest: bool = False,
+        size: int | None = None,
     ) -> Page:
         """Return a page in index order, or newest first.
 
@@ -138,18 +147,36 @@ class AuditReader:
             after: index of the last entry of the page before, exclusive in the direction of reading.
             limit: at most this many, `MAX_PAGE_LEN` at most.
             newest: newest first.
+            size: of the entries below this index, as if the log had not grown since; None: of all that are signed.
+
+        Raises:
+            AuditCorrupt: an entry, or the columns that found it, contradict its bytes.
+            FilterRefused: the conditions have too many alternatives.
         """
         if not 1 <= limit <= MAX_PAGE_LEN:
             raise AuditRefused(f"a page has 1 to {MAX_PAGE_LEN} entries")
-        idx = leaf_table.c.idx
-        query = select(idx, leaf_table.c.leaf_bytes, leaf_table.c.leaf_hash).where(and_(True, *_clauses(conditions)))
-        if after is not None:
-            query = query.where(idx < after if newest else idx > after)
-        query = query.order_by(idx.desc() if newest else idx).limit(limit + 1)
+        expression = conditions.expression() if isinstance(conditions, EntryFilter) else conditions
         with snapshot(self._engine, self._path) as connection:
-            rows = connection.execute(query).all()
-            entries = tuple(_entry(*row) for row in rows[:limit])
-        return Page(entries, entries[-1].index if len(rows) > limit else None)
+            signed, _, _ = newest_checkpoint(connection)
+            size = signed if size is None else min(size, signed)
+            found = find_page(connection, self._time_map, expression, size, after=after, limit=limit, newest=newest)
+            return Page(_entries_at(connection, found.indexes, expression), found.next_after)
+
+    def walk(self, expression: Expression = EVERYTHING, *, size: int | None = None) -> Iterator[Entry]:
+        """Give every entry that is meant, in order, page by page: as many as there are, in little memory.
+
+        Args:
+            expression: which entries.
+            size: as `entries` takes it; None: as large as the log is when the walk begins.
+        """
+        size = self.head().checkpoint.size if size is None else size
+        after: int | None = None
+        while True:
+            page = self.entries(expression, after=after, limit=MAX_PAGE_LEN, size=size)
+            yield from page.entries
+            after = page.next_after
+            if after is None:
+                return
 
     def tail(self, count: int) -> tuple[Entry, ...]:
         """Return the last entries, oldest first."""
@@ -198,19 +225,6 @@ class _Nodes(NodeLookup):
             raise AuditCorrupt(index << level, f"node ({level}, {index}) is missing") from error
 
 
-def _clauses(conditions: EntryFilter) -> Iterator[ColumnElement[bool]]:
-    for field in fields(conditions):
-        value = getattr(conditions, field.name)
-        if value is None:
-            continue
-        if field.name == "from_ts_us":
-            yield leaf_table.c.ts_us >= value
-        elif field.name == "until_ts_us":
-            yield leaf_table.c.ts_us < value
-        else:
-            yield leaf_table.c[field.name] == value
-
-
 def _newest(connection: Connection) -> SignedCheckpoint:
     return _signed(*newest_checkpoint(connection))
 
@@ -237,14 +251,19 @@ def _entry_at(connection: Connection, index: int) -> Entry:
     return _entry(*row)
 
 
+def _entries_at(connection: Connection, indexes: Sequence[int], expression: Expression) -> tuple[Entry, ...]:
+    """Return these entries, each of which the columns say is meant; its bytes have the last word."""
+    if not indexes:
+        return ()
+    query = select(leaf_table.c.idx, leaf_table.c.leaf_bytes, leaf_table.c.leaf_hash)
+    rows = {row.idx: row for row in connection.execute(query.where(leaf_table.c.idx.in_(indexes)))}
+    entries = tuple(_entry(*rows[index]) for index in indexes)
+    for entry in entries:
+        if not holds(expression, entry.leaf):
+            raise AuditCorrupt(entry.index, "its columns say something else than its bytes")
+    return entries
+
+
 def _entry(index: int, leaf_bytes: bytes, digest: bytes) -> Entry:
-    require_kinds(index, (leaf_bytes, bytes))
-    if leaf_hash(leaf_bytes) != digest:
-        raise AuditCorrupt(index, "the leaf's bytes do not have its hash")
-    try:
-        leaf = decode_leaf(leaf_bytes)
-    except ProofRefused as error:
-        raise AuditCorrupt(index, error.what) from error
-    if leaf.index != index:
-        raise AuditCorrupt(index, f"the leaf here was written for index {leaf.index}")
-    return Entry(index, leaf, leaf_bytes, digest)
+    require_kinds(index, (leaf_bytes, bytes), (digest, bytes))
+    return read_entry(index, leaf_bytes, digest)

@@ -13,13 +13,17 @@ from typing import Any
 import structlog
 from starlette.responses import Response
 
+from appliance.api.audit_filter import FILTER_QUERY, read_filter
 from appliance.api.call import Call
 from appliance.api.route_spec import RouteSpec
 from appliance.audit_trail import Kind
 from appliance.errors import BadRequest, Unavailable
+from audit.canonical import digest_of
+from audit.entry import Entry
 from audit.errors import AuditError, EntryNotFound
 from audit.event import JsonValue
-from audit.reader import AuditReader, Entry, EntryFilter, Page
+from audit.reader import AuditReader, Page
+from audit.search.expression import canonical
 
 LOG = structlog.get_logger("cloister.http")
 JSON, TEXT = "application/json", "text/plain"
@@ -28,42 +32,35 @@ MAX_PAGE = 1000
 MAX_DIGITS = 19
 MAX_INDEX = 2**53 - 1
 """The largest whole number that JSON readers agree on."""
-MAX_FILTER_CHARACTERS = 256
-"""A filter's value stands in the record of the read."""
 ORDERS = ("asc", "desc")
-FILTERS = ("kind", "actor", "role", "tenant", "subject", "decision", "route", "outcome", "model_root", "label")
 
 
 async def list_entries(call: Call) -> Response:
-    """`GET /audit/entries`: a page of entries by keyset, oldest or newest first."""
+    """`GET /audit/entries`: a page of entries by keyset, oldest or newest first.
+
+    The page is of the log as it was up to the record of this very read, so that the same query at the same place gives
+    the same entries whenever it is asked again.
+    """
     query = call.query
     order = query.get("order", "asc")
     if order not in ORDERS:
         raise BadRequest("order is asc or desc", code="bad_value", param="order")
-    for name in FILTERS:
-        if len(query.get(name, "")) > MAX_FILTER_CHARACTERS:
-            raise BadRequest(f"at most {MAX_FILTER_CHARACTERS} characters", code="bad_value", param=name)
-    limit = _integer(query, "limit", DEFAULT_PAGE, 1, MAX_PAGE)
-    after = _integer(query, "after", -1, 0, MAX_INDEX) if "after" in query else None
-    wanted = {name: query[name] for name in FILTERS if name in query}
-    conditions = EntryFilter(
-        kind=query.get("kind"),
-        actor=query.get("actor"),
-        role=query.get("role"),
-        tenant=query.get("tenant"),
-        subject=query.get("subject"),
-        decision=query.get("decision"),
-        route=query.get("route"),
-        outcome=query.get("outcome"),
-        model_root=query.get("model_root"),
-        label=query.get("label"),
-    )
+    limit = integer(query, "limit", DEFAULT_PAGE, 1, MAX_PAGE)
+    after = integer(query, "after", -1, 0, MAX_INDEX) if "after" in query else None
+    wanted = read_filter(query)
+    asked: dict[str, JsonValue] = {
+        "what": "entries",
+        "filter": canonical(wanted),
+        "limit": limit,
+        "after": after,
+        "order": order,
+    }
 
     def body(reader: AuditReader) -> bytes:
-        return _json(_page_body(reader.entries(conditions, after=after, limit=limit, newest=order == "desc")))
+        page = reader.entries(wanted, after=after, limit=limit, newest=order == "desc", size=call.size_at_record)
+        return _json(_page_body(page))
 
-    what: dict[str, JsonValue] = {"what": "entries", "filters": wanted, "limit": limit, "after": after, "order": order}
-    return await recorded_read(call, what, body, JSON)
+    return await recorded_read(call, {**asked, "query_sha256": digest_of(asked)}, body, JSON)
 
 
 async def show_entry(call: Call) -> Response:
@@ -131,7 +128,12 @@ def _json(body: Mapping[str, Any]) -> bytes:
     return json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode()
 
 
-def _integer(query: Mapping[str, str], name: str, default: int, least: int, most: int) -> int:
+def integer(query: Mapping[str, str], name: str, default: int, least: int, most: int) -> int:
+    """Read a whole number of the query.
+
+    Raises:
+        BadRequest: it is none, or out of bounds.
+    """
     text = query.get(name)
     if text is None:
         return default
@@ -141,11 +143,11 @@ def _integer(query: Mapping[str, str], name: str, default: int, least: int, most
 
 
 def _index(call: Call) -> int:
-    return _integer({"index": call.request.path_params["index"]}, "index", 0, 0, MAX_INDEX)
+    return integer({"index": call.request.path_params["index"]}, "index", 0, 0, MAX_INDEX)
 
 
 ENTRIES_QUERY: Mapping[str, Mapping[str, Any]] = {
-    **{name: {"type": "string", "maxLength": MAX_FILTER_CHARACTERS} for name in FILTERS},
+    **FILTER_QUERY,
     "after": {"type": "integer", "minimum": 0, "maximum": MAX_INDEX},
     "limit": {"type": "integer", "minimum": 1, "maximum": MAX_PAGE, "default": DEFAULT_PAGE},
     "order": {"type": "string", "enum": list(ORDERS), "default": "asc"},

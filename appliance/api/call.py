@@ -48,6 +48,11 @@ class Call:
             return request
         return replace(request, declared={**request.declared, REQUEST_ID_HEADER: self.declared_id})
 
+    @property
+    def size_at_record(self) -> int:
+        """How many entries the log had with the call's last record: what a recorded read is of."""
+        return self.receipts[-1].index + 1
+
     async def record(self, kind: Kind, subject: str, facts: Mapping[str, JsonValue]) -> None:
         """Record an act of the caller's, before it is done or shown.
 

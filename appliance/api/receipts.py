@@ -13,8 +13,9 @@ from appliance.api.route_spec import RouteSpec
 from appliance.errors import BadRequest, NotFound
 from appliance.identity.principal import Principal
 from appliance.receipt_text import KeptReceipt, ReceiptMalformed
+from audit.entry import Entry
 from audit.errors import EntryNotFound
-from audit.reader import AuditReader, Entry
+from audit.reader import AuditReader
 
 
 async def prove_receipt(call: Call) -> Response:

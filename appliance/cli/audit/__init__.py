@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import typer
 
-from appliance.cli.audit import entries, files, proofs
+from appliance.cli.audit import entries, files, proofs, search
 
 app = typer.Typer(help="Read, prove, export and verify the log.", no_args_is_help=True)
-for verb in (entries.tail, entries.show, proofs.prove, proofs.check_receipt, files.export, files.verify):
+for verb in (entries.tail, entries.show, search.search, proofs.prove, proofs.check_receipt, files.export, files.verify):
     app.command()(verb)

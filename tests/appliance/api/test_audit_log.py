@@ -9,8 +9,10 @@ import pytest
 from walk_bench import Fault
 
 from appliance.api import audit_log
+from audit.canonical import digest_of
 from audit.errors import AuditCorrupt
 from audit.reader import AuditReader, EntryFilter
+from audit.search.parser import parse_filter
 
 READS = ("/audit/entries", "/audit/entries/0", "/audit/entries/0/proof", "/audit/checkpoint")
 
@@ -99,6 +101,11 @@ async def test_bodies_are_made_beside_the_event_loop(make_perimeter, monkeypatch
         ("limit=0", "bad_value", "limit"),
         ("after=-1", "bad_value", "after"),
         ("actor=" + "x" * 257, "bad_value", "actor"),
+        ("actor=a%00b", "bad_value", "actor"),
+        ("filter=actr%3Dada", "bad_filter", "filter"),
+        ("filter=" + "%28" * 40, "bad_filter", "filter"),
+        ("filter=actor%3D%22ada", "bad_filter", "filter"),
+        ("filter=" + "x" * 4097, "bad_filter", "filter"),
     ],
 )
 async def test_a_query_that_cannot_be_meant_is_refused_before_it_is_recorded(
@@ -111,3 +118,33 @@ async def test_a_query_that_cannot_be_meant_is_refused_before_it_is_recorded(
     error = answer.json()["error"]
     assert (answer.status_code, error["code"], error["param"]) == (400, code, param)
     assert _reads(bench) == []
+
+
+async def test_a_shorthand_is_the_same_query_as_its_long_form(make_perimeter):
+    """Same entries, and the same filter and digest in the record of the read."""
+    bench = make_perimeter()
+    async with bench.client("auditor") as client:
+        await client.get("/audit/checkpoint")
+        short = await client.get("/audit/entries?kind=log:read&actor=auditor")
+        long = await client.get("/audit/entries?filter=kind%3Dlog:read%20and%20actor%3Dauditor")
+    first, second, third = _reads(bench)
+    assert [row["index"] for row in short.json()["data"]] == [first.index, second.index]
+    assert [row["index"] for row in long.json()["data"]] == [first.index, second.index, third.index]
+    assert second.leaf.event.facts["filter"] == "actor=auditor and kind=log:read"
+    assert third.leaf.event.facts["filter"] == "kind=log:read and actor=auditor"
+
+
+async def test_a_recorded_query_can_be_asked_again_and_gives_the_same(make_perimeter):
+    """The record says all that the answer depends on: the query, and its own place in the log."""
+    bench = make_perimeter()
+    async with bench.client("auditor") as client:
+        said = (await client.get("/audit/entries?filter=kind%3Dlog:read&order=desc&limit=2")).json()["data"]
+        await client.get("/audit/checkpoint")
+    (record, _) = _reads(bench)
+    facts = record.leaf.event.facts
+    asked = {name: facts[name] for name in ("what", "filter", "limit", "after", "order")}
+    assert facts["query_sha256"] == digest_of(asked)
+    again = bench.reader.entries(
+        parse_filter(facts["filter"]), limit=facts["limit"], newest=True, size=record.index + 1
+    )
+    assert [entry.leaf_hash.hex() for entry in again.entries] == [row["leaf_hash"] for row in said]

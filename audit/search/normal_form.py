@@ -1,0 +1,93 @@
+"""An expression as alternatives, each of them a plain list of conditions that one ordered walk can answer.
+
+Pure.  Law: a leaf is meant by the expression exactly if it is meant by one of the alternatives.  What contradicts
+itself falls away, and what says the same twice stands once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from audit.errors import FilterRefused
+from audit.search.expression import And, Equal, Expression, Not, Or, Within
+from audit.search.fields import MANY_VALUED, RANGE_END
+
+MAX_ALTERNATIVES = 64
+Stretch = tuple[int, int]
+WHOLE: Stretch = (0, RANGE_END)
+
+
+@dataclass(frozen=True, slots=True)
+class Alternative:
+    """All of it must hold."""
+
+    equal: tuple[tuple[str, str], ...] = ()
+    """`(field, value)`, sorted."""
+    differs: tuple[tuple[str, str], ...] = ()
+    time: Stretch = WHOLE
+    index: Stretch = WHOLE
+
+
+def alternatives(expression: Expression) -> tuple[Alternative, ...]:
+    """Return the disjunctive normal form.
+
+    Raises:
+        FilterRefused: it has more than `MAX_ALTERNATIVES`; points at the part that multiplies.
+    """
+    return _expand(expression, positive=True)
+
+
+def _expand(expression: Expression, *, positive: bool) -> tuple[Alternative, ...]:
+    match expression:
+        case Equal(name, value):
+            pair = ((name, value),)
+            return (Alternative(equal=pair) if positive else Alternative(differs=pair),)
+        case Within(name, low, high):
+            stretches = ((low, high),) if positive else ((0, low), (high, RANGE_END))
+            return tuple(
+                Alternative(time=one) if name == "time" else Alternative(index=one)
+                for one in stretches
+                if one[0] < one[1]
+            )
+        case Not(part):
+            return _expand(part, positive=not positive)
+        case And(parts, at) | Or(parts, at):
+            if isinstance(expression, Or) == positive:
+                return _capped((one for part in parts for one in _expand(part, positive=positive)), at)
+            found: tuple[Alternative, ...] = (Alternative(),)
+            for part in parts:
+                more = _expand(part, positive=positive)
+                joined = (_join(one, other) for one in found for other in more)
+                found = _capped((one for one in joined if one is not None), at)
+            return found
+
+
+def _capped(found: Iterable[Alternative], at: int) -> tuple[Alternative, ...]:
+    kept = tuple(dict.fromkeys(found))
+    if len(kept) > MAX_ALTERNATIVES:
+        raise FilterRefused(
+            f"what begins here has more than {MAX_ALTERNATIVES} alternatives when it is multiplied out",
+            at=at,
+            hint="ask in parts",
+        )
+    return kept
+
+
+def _join(one: Alternative, other: Alternative) -> Alternative | None:
+    """Both must hold; None where they cannot."""
+    equal = sorted({*one.equal, *other.equal})
+    differs = {*one.differs, *other.differs}
+    names = [name for name, _ in equal if name not in MANY_VALUED]
+    if len(set(names)) < len(names) or differs.intersection(equal):
+        return None
+    settled = set(names)
+    time, index = _common(one.time, other.time), _common(one.index, other.index)
+    if time[0] >= time[1] or index[0] >= index[1]:
+        return None
+    open_ = sorted(pair for pair in differs if pair[0] not in settled)
+    return Alternative(tuple(equal), tuple(open_), time, index)
+
+
+def _common(one: Stretch, other: Stretch) -> Stretch:
+    return max(one[0], other[0]), min(one[1], other[1])

@@ -1,0 +1,110 @@
+"""Ordered seeks: the leaves that have one value of one indexed column, in the order of the log, either way.
+
+A seek reads the index alone.  SQLite keeps the rowid, which is the leaf's index, behind the columns of every index;
+on PostgreSQL the indexes end in `idx`.  No statement here can be answered by reading the table from end to end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import ColumnElement, Connection, and_, bindparam, false, func, or_, select
+
+from audit.schema import leaf_table
+from audit.search.fields import RANGE_END
+from audit.search.normal_form import Alternative, Stretch
+
+SEEKABLE = frozenset({"actor", "decision", "kind", "label", "model_root", "outcome", "route", "tenant"})
+"""Fields with an index of their own; `subject` has one together with `kind`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """Leaves with these values, by one index."""
+
+    columns: tuple[tuple[str, str], ...]
+    """`(column, value)`, as the index has them."""
+
+    def seek(self, connection: Connection, stretch: Stretch, count: int, *, newest: bool) -> list[int]:
+        """Return at most `count` indexes of the stretch, from its beginning, or from its end backwards."""
+        idx = leaf_table.c.idx
+        conditions = [leaf_table.c[name] == value for name, value in self.columns]
+        query = select(idx).where(*conditions, idx >= stretch[0], idx < stretch[1])
+        query = query.order_by(idx.desc() if newest else idx).limit(count)
+        return list(connection.execute(query).scalars())
+
+    def among(self, connection: Connection, indexes: Sequence[int]) -> list[int]:
+        """Return those of the indexes that are in the stream, in the order given; the table is not touched."""
+        conditions = [leaf_table.c[name] == value for name, value in self.columns]
+        query = select(leaf_table.c.idx).where(*conditions, leaf_table.c.idx.in_(indexes))
+        found = set(connection.execute(query).scalars())
+        return [index for index in indexes if index in found]
+
+
+def streams_of(alternative: Alternative) -> tuple[tuple[Stream, ...], Alternative]:
+    """Return the ordered walks that each have all the leaves of an alternative, and what only a leaf's row can answer.
+
+    An alternative that names a subject must name a kind as well: `with_kinds` sees to it.
+    """
+    values = dict(alternative.equal)
+    streams = [Stream((pair,)) for pair in alternative.equal if pair[0] in SEEKABLE]
+    if "subject" in values:
+        streams = [one for one in streams if one.columns[0][0] != "kind"]
+        streams.insert(0, Stream((("subject", values["subject"]), ("kind", values["kind"]))))
+    answered = {pair for stream in streams for pair in stream.columns}
+    rest = tuple(pair for pair in alternative.equal if pair not in answered)
+    return tuple(streams), Alternative(rest, alternative.differs, alternative.time)
+
+
+def with_kinds(connection: Connection, alternative: Alternative) -> tuple[Alternative, ...]:
+    """Split an alternative that names a subject into one for each kind that this subject has.
+
+    The index of subjects goes on with the kind, so that only a subject and a kind together are in the log's order.
+    """
+    values = dict(alternative.equal)
+    if "subject" not in values or "kind" in values:
+        return (alternative,)
+    subject, kind = leaf_table.c.subject, leaf_table.c.kind
+    query = select(kind).where(subject == values["subject"], kind > bindparam("after")).order_by(kind).limit(1)
+    found: list[Alternative] = []
+    after: str | None = ""
+    while after is not None:
+        after = connection.execute(query, {"after": after}).scalar_one_or_none()
+        if after is not None and ("kind", after) not in alternative.differs:
+            equal = tuple(sorted((*alternative.equal, ("kind", after))))
+            differs = tuple(pair for pair in alternative.differs if pair[0] != "kind")
+            found.append(Alternative(equal, differs, alternative.time, alternative.index))
+    return tuple(found)
+
+
+def meant_of(connection: Connection, candidates: list[int] | range, alternative: Alternative) -> list[int]:
+    """Return those of the candidates, which the caller names in order, that are meant, in that order."""
+    idx = leaf_table.c.idx
+    if isinstance(candidates, range):
+        ends = sorted((candidates[0], candidates[-1]))
+        among = and_(idx >= ends[0], idx <= ends[1])
+    else:
+        among = idx.in_(candidates)
+    found = set(connection.execute(select(idx).where(among, *_conditions(alternative))).scalars())
+    return [index for index in candidates if index in found]
+
+
+def _conditions(alternative: Alternative) -> Iterable[ColumnElement[bool]]:
+    """Every condition in a form that no index answers: the candidates' own places are the way to the rows."""
+    for name, value in alternative.equal:
+        yield _equal(name, value)
+    for name, value in alternative.differs:
+        yield ~func.coalesce(_equal(name, value), false())
+    if alternative.time[0] > 0:
+        yield leaf_table.c.ts_us + 0 >= alternative.time[0]
+    if alternative.time[1] < RANGE_END:
+        yield leaf_table.c.ts_us + 0 < alternative.time[1]
+
+
+def _equal(name: str, value: str) -> ColumnElement[bool]:
+    column = leaf_table.c[name] + ""
+    if name != "role" or not value:
+        return column == value
+    among = "," + column + ","
+    return or_(column == value, func.replace(among, f",{value},", "") != among)  # LIKE would ignore case on SQLite
