@@ -16,8 +16,9 @@ import structlog
 from appliance.audit_trail import Kind
 from appliance.identity.key_store import KeyStore
 from appliance.state.errors import StateCorrupt
+from audit.entry import Entry
 from audit.event import JsonValue
-from audit.reader import AuditReader, Entry, EntryFilter
+from audit.reader import AuditReader, EntryFilter
 
 LOG = structlog.get_logger("cloister.remembered")
 PAGE_LEN = 500
