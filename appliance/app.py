@@ -72,6 +72,8 @@ class Appliance:
     metrics: ServingMetrics
     openapi: Mapping[str, Any]
     closing: AsyncExitStack
+    one_act_at_a_time: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """Held from judging an act on what is kept to the leaf that says it was taken up: no two see the same state."""
 
     @property
     def trail(self) -> AuditTrail:

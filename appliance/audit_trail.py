@@ -27,16 +27,24 @@ if TYPE_CHECKING:
 class Kind(StrEnum):
     """Every kind of event, in alphabetical order."""
 
+    ACT_REFUSED = "act:refused"
     APPLIANCE_STARTED = "appliance:started"
     APPLIANCE_STOPPED = "appliance:stopped"
     AUTH_REFUSED = "auth:refused"
+    CONTENT_CHECKED = "content:checked"
+    CONTENT_SHOWN = "content:shown"
     ENGINE_DIED = "engine:died"
     ENGINE_RECOVERED = "engine:recovered"
+    HOLD_PLACED = "hold:placed"
+    HOLD_RELEASED = "hold:released"
+    HOLD_RELEASE_PROPOSED = "hold_release:proposed"
     KEY_REVOKED = "key:revoked"
     KEYS_LISTED = "keys:listed"
+    LOG_PRUNED = "log:pruned"
     LOG_READ = "log:read"
     MODEL_LOADED = "model:loaded"
     POLICY_LOADED = "policy:loaded"
+    PRUNE_PROPOSED = "prune:proposed"
     REQUEST_ABANDONED = "request:abandoned"
     REQUEST_ADMITTED = "request:admitted"
     REQUEST_CANCELLED = "request:cancelled"
@@ -44,6 +52,13 @@ class Kind(StrEnum):
     REQUEST_DENIED = "request:denied"
     REQUEST_FAILED = "request:failed"
     REQUEST_REFUSED = "request:refused"
+    RETENTION_CHANGE_PROPOSED = "retention_change:proposed"
+    RETENTION_LOWERED = "retention:lowered"
+    RETENTION_SET = "retention:set"
+    SUBJECT_ERASED = "subject:erased"
+    SUBJECT_ERASING = "subject:erasing"
+    UNSEAL_APPROVED = "unseal:approved"
+    UNSEAL_PROPOSED = "unseal:proposed"
 
 
 PAIRING = Pairing(
@@ -65,9 +80,9 @@ QUEUE_RETRY_S = 0.05
 """Between two tries of an owed record while the queue of records is full."""
 
 
-def key_subject(principal: Principal) -> str:
+def key_subject(tenant: str, subject: str) -> str:
     """Name a person to the keyring: an id is unique inside its tenant only, and an erasure must reach one person."""
-    return json.dumps([principal.tenant, principal.id], separators=(",", ":"))
+    return json.dumps([tenant, subject], separators=(",", ":"))
 
 
 class EventSink(Protocol):
@@ -132,16 +147,26 @@ class AuditTrail:
             except AuditQueueFull:
                 await asyncio.sleep(QUEUE_RETRY_S)
 
-    def commitment(self, actor: Principal, request_id: str, phase: str, content: bytes) -> dict[str, JsonValue]:
+    def commitment(
+        self, actor: Principal, request_id: str, phase: str, content: bytes, *, key_id: str | None = None
+    ) -> dict[str, JsonValue]:
         """Commit to content without keeping it.
 
         The commitment is keyed: nobody who lacks the subject's key can test a guess against it, and destroying that
         key makes it meaningless while every proof stays valid.
 
+        Args:
+            actor: whose key.
+            request_id: of which request.
+            phase: which of its contents.
+            content: the bytes.
+            key_id: the key that the request began under; None at its beginning.
+
         Raises:
+            audit.errors.SubjectErased: that key was destroyed meanwhile.
             audit.errors.AuditError: the subject's key cannot be had; what would be recorded without it is not.
         """
-        made = self._keyring.commitment(key_subject(actor), request_id, phase, content)
+        made = self._keyring.commitment(key_subject(actor.tenant, actor.id), request_id, phase, content, key_id=key_id)
         return {"hmac": made.hmac_hex, "key_id": made.key_id}
 
     def prove_subject_keys(self) -> None:

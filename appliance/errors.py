@@ -5,6 +5,7 @@ ApplianceError
 │                         (MethodNotAllowed, TooLarge and SlowClient are its cases with a status of their own)
 ├── Unauthenticated       the caller must present one valid credential
 ├── Forbidden             policy said no; asking again will not help
+├── Conflict              what was asked for is not possible as things stand; the message says what stands
 ├── NotFound              no such route or model, or none the caller may know of
 ├── Overloaded            the caller may try again after `retry_after_s`
 ├── Unavailable           the operator must act; nothing is admitted until then
@@ -57,6 +58,10 @@ class Forbidden(ApplianceError):
     """Policy denied it."""
 
 
+class Conflict(ApplianceError):
+    """Possible in another state of things: under hold, taken up before, not old enough, erased."""
+
+
 class NotFound(ApplianceError):
     """Unknown to this caller."""
 
@@ -99,6 +104,7 @@ HTTP_STATUS: dict[type[ApplianceError], tuple[int, str]] = {
     Forbidden: (403, "permission_error"),
     NotFound: (404, "not_found_error"),
     MethodNotAllowed: (405, "invalid_request_error"),
+    Conflict: (409, "conflict_error"),
     SlowClient: (408, "invalid_request_error"),
     TooLarge: (413, "invalid_request_error"),
     Overloaded: (429, "overloaded_error"),

@@ -1,7 +1,8 @@
 """Open the log for this run: recover it, measure it, begin it, and close what the last run left open.
 
 The order is the promise: nothing is recorded before the log has recovered, `appliance:started` is the first entry of a
-run, and every admitted request that died with the last run has its terminal record before policy is loaded.
+run, every admitted request that died with the last run has its terminal record before policy is loaded, and every
+erasure that was decided is done.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import structlog
 
 from appliance.admission import AdmissionDoor
 from appliance.audit_trail import PAIRING, SYSTEM, AuditTrail, Clock, Kind
+from appliance.keeping.erasure import finish_after_restart
 from appliance.metrics import ServingMetrics
 from appliance.recorder import LOG_OBSTACLE
 from appliance.settings import Settings
@@ -37,6 +39,7 @@ class OpenLog:
     writer: AuditWriter
     reader: AuditReader
     trail: AuditTrail
+    keyring: SubjectKeyring
 
 
 class _MeasuredSink:
@@ -75,7 +78,8 @@ async def open_log(
     closing.push_async_callback(_record_stop, trail, writer)
     await trail.append(Kind.APPLIANCE_STARTED, SYSTEM, "appliance", start_facts)
     await _close_what_was_left_open(trail, reader)
-    return OpenLog(writer, reader, trail)
+    await finish_after_restart(trail, reader, keyring)
+    return OpenLog(writer, reader, trail, keyring)
 
 
 def _open_writer(settings: Settings, state: OpenState, door: AdmissionDoor, metrics: ServingMetrics) -> AuditWriter:

@@ -3,8 +3,9 @@
 Promise: what a method returns a receipt for is durable; the end of an admitted request is written whatever becomes of
 its facts, and a full queue of records is waited out for it, since that leaf is owed.  Only a halted log shuts the
 door.  Subject keys that cannot be used are an obstacle of their own: who needs a new one is refused with a record, who
-has one is served, and no request waits while the file is tried until it works again.  Every other failure concerns one
-request.
+has one is served, and no request waits while the file is tried until it works again.  A request ends under the subject
+key that it began under: where that was destroyed meanwhile, its end is recorded, and nothing of what it said is
+committed to.  Every other failure concerns one request.
 
 Never: a record or a line of the operator's log with a piece of a prompt or an answer in it.  The log belongs to its
 writer, the door to `AdmissionDoor`.
@@ -21,7 +22,15 @@ import structlog
 from appliance.admission import AdmissionDoor, Obstacle
 from appliance.audit_trail import AuditTrail, Kind
 from appliance.conclusion import Conclusion, conclude
-from appliance.errors import MORE_THAN_ONE_REQUEST, ApplianceError, GenerationFailed, Overloaded, Unavailable, recorded
+from appliance.errors import (
+    MORE_THAN_ONE_REQUEST,
+    ApplianceError,
+    Conflict,
+    GenerationFailed,
+    Overloaded,
+    Unavailable,
+    recorded,
+)
 from appliance.gate import Asking
 from appliance.inference import Admission, Finished
 from appliance.logs import class_names
@@ -30,7 +39,7 @@ from appliance.prompting import prompt_commitment_content
 from appliance.records import Timing, admitted_facts, refused_facts, terminal_facts
 from appliance.running import Running
 from appliance.served_model import ServedModel
-from audit.errors import AuditError, AuditHalted, AuditQueueFull, AuditRefused
+from audit.errors import AuditError, AuditHalted, AuditQueueFull, AuditRefused, SubjectErased
 from audit.event import JsonValue, Receipt
 
 LOG = structlog.get_logger("cloister.recorder")
@@ -74,7 +83,12 @@ class RequestRecorder:
             Exception: the leaf is not known to be durable; `not_admitted` says so to the caller.
         """
         asking, request = running.asking, running.request
-        commitments = self._commitments(running, _what_was_asked)
+        try:
+            commitments = self._commitments(running, _what_was_asked)
+        except SubjectErased as erased:
+            message = "this caller was erased at this very moment; ask again"
+            raise Conflict(message, code="subject_erased") from erased
+        running.subject_key_id = _key_id(commitments)
         facts = admitted_facts(asking, request, model, running.allow, running.plan, commitments)
         receipt = await self._trail.append(Kind.REQUEST_ADMITTED, asking.principal, asking.request_id, facts)
         return Admission(
@@ -140,12 +154,13 @@ class RequestRecorder:
         """Commit to the content of each phase where policy obliges to; elsewhere it is not even put together."""
         if running.allow.obligations.log_level != "commitments":
             return {}
-        asking = running.asking
+        asking, made = running.asking, dict[str, JsonValue]()
         try:
-            made: dict[str, JsonValue] = {
-                phase: self._trail.commitment(asking.principal, asking.request_id, phase, one)
-                for phase, one in content(running).items()
-            }
+            for phase, one in content(running).items():
+                key_id = running.subject_key_id or _key_id(made)
+                made[phase] = self._trail.commitment(asking.principal, asking.request_id, phase, one, key_id=key_id)
+        except SubjectErased:
+            raise
         except AuditError as failure:
             self._tell_keys_failed(failure)
             message = "the keys of the records cannot be used, so this request is not answered; the operator must act"
@@ -176,6 +191,10 @@ class RequestRecorder:
                 return
 
     def _terminal_facts(self, running: Running, conclusion: Conclusion, total_ns: int) -> dict[str, JsonValue]:
+        try:
+            commitments, erased = self._commitments(running, _what_was_answered), False
+        except SubjectErased:
+            commitments, erased = {}, True
         return terminal_facts(
             running.asking,
             running.admission.receipt.index,
@@ -184,12 +203,19 @@ class RequestRecorder:
             Timing(running.queue_ms(), running.first_token_ms(), total_ns // 1_000_000),
             outcome=conclusion.outcome,
             code=conclusion.code,
-            commitments=self._commitments(running, _what_was_answered),
+            commitments=commitments,
+            subject_erased=erased,
         )
 
     async def _append_end(self, running: Running, conclusion: Conclusion, facts: dict[str, JsonValue]) -> Receipt:
         asking = running.asking
         return await self._trail.append_owed(conclusion.kind, asking.principal, asking.request_id, facts)
+
+
+def _key_id(commitments: Mapping[str, JsonValue]) -> str | None:
+    """Give the id of the key that all of a request's commitments are made under; None without one."""
+    first = next(iter(commitments.values()), None)
+    return str(first["key_id"]) if isinstance(first, Mapping) else None
 
 
 def _what_was_asked(running: Running) -> dict[str, bytes]:

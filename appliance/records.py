@@ -35,8 +35,10 @@ def admitted_facts(
     plan: PromptPlan,
     commitments: Mapping[str, JsonValue],
 ) -> dict[str, JsonValue]:
-    """Give the facts of `request:admitted`: enough to replay the decision and the generation."""
-    params = plan.choices[0].params
+    """Give the facts of `request:admitted`: enough to replay the decision and, but for level `none`, the generation.
+
+    Parameters can say what was asked (a bias spells words, a seed makes the same answer again), so `none` has none.
+    """
     return {
         "commitments": commitments,
         "content_level": allow.obligations.log_level,
@@ -54,25 +56,30 @@ def admitted_facts(
         "policy_ids": list(allow.policy_ids),
         "prompt_tokens": plan.num_prompt_tokens,
         "route": asking.route,
-        "sampling": {
-            "frequency_penalty": params.frequency_penalty,
-            "ignore_eos": params.ignore_eos,
-            "logit_bias": [[token_id, bias] for token_id, bias in params.logit_bias],
-            "logprobs": params.num_logprobs,
-            "max_tokens": [choice.params.max_tokens for choice in plan.choices[:: request.n]],
-            "min_p": params.min_p,
-            "min_tokens": params.min_tokens,
-            "num_stop_strings": len(request.sampling.stop),
-            "presence_penalty": params.presence_penalty,
-            "repetition_penalty": params.repetition_penalty,
-            "seed": str(plan.seed),
-            "stop_token_ids": list(params.stop_token_ids),
-            "temperature": params.temperature,
-            "top_k": params.top_k,
-            "top_p": params.top_p,
-        },
         "source": asking.source,
         "stream": request.stream,
+        **({} if allow.obligations.log_level == "none" else {"sampling": _sampling(request, plan)}),
+    }
+
+
+def _sampling(request: InferenceRequest, plan: PromptPlan) -> dict[str, JsonValue]:
+    params = plan.choices[0].params
+    return {
+        "frequency_penalty": params.frequency_penalty,
+        "ignore_eos": params.ignore_eos,
+        "logit_bias": [[token_id, bias] for token_id, bias in params.logit_bias],
+        "logprobs": params.num_logprobs,
+        "max_tokens": [choice.params.max_tokens for choice in plan.choices[:: request.n]],
+        "min_p": params.min_p,
+        "min_tokens": params.min_tokens,
+        "num_stop_strings": len(request.sampling.stop),
+        "presence_penalty": params.presence_penalty,
+        "repetition_penalty": params.repetition_penalty,
+        "seed": str(plan.seed),
+        "stop_token_ids": list(params.stop_token_ids),
+        "temperature": params.temperature,
+        "top_k": params.top_k,
+        "top_p": params.top_p,
     }
 
 
@@ -86,9 +93,14 @@ def terminal_facts(
     outcome: str,
     code: str | None,
     commitments: Mapping[str, JsonValue],
+    subject_erased: bool,
 ) -> dict[str, JsonValue]:
-    """Give the facts of a request's one terminal record."""
+    """Give the facts of a request's one terminal record.
+
+    `subject_erased` stands there when the key that the request began under was destroyed meanwhile, and only then.
+    """
     return {
+        **({"subject_erased": True} if subject_erased else {}),
         "admitted_index": admitted_index,
         "cached_tokens": usage.cached_tokens,
         "code": code,

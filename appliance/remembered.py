@@ -8,26 +8,24 @@ named in the operator's log.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import structlog
 
 from appliance.audit_trail import Kind
 from appliance.identity.key_store import KeyStore
+from appliance.keeping.leaves import entries_of
 from appliance.state.errors import StateCorrupt
-from audit.entry import Entry
 from audit.event import JsonValue
-from audit.reader import AuditReader, EntryFilter
+from audit.reader import AuditReader
 
 LOG = structlog.get_logger("cloister.remembered")
-PAGE_LEN = 500
 
 
 def revoke_again(reader: AuditReader, keys: KeyStore) -> tuple[str, ...]:
     """Revoke every key that the log says was revoked and the key database has forgotten; return their ids."""
     forgotten: list[str] = []
-    for entry in _newest_first(reader, Kind.KEY_REVOKED):
+    for entry in entries_of(reader, Kind.KEY_REVOKED, newest=True):
         record = keys.find(entry.leaf.event.subject)
         if record is not None and record.revoked_at_us is None:
             keys.revoke(record.id, entry.leaf.event.ts_us)
@@ -45,7 +43,7 @@ def require_policy_not_older(reader: AuditReader, folder: Path, seq: int) -> Non
     Raises:
         StateCorrupt: names the policy folder.
     """
-    newest = next(_newest_first(reader, Kind.POLICY_LOADED), None)
+    newest = next(entries_of(reader, Kind.POLICY_LOADED, newest=True), None)
     if newest is not None:
         _require_not_older(folder, "policy bundle", seq, newest.leaf.event.facts.get("seq"))
 
@@ -56,7 +54,7 @@ def require_approval_not_older(reader: AuditReader, folder: Path, model: str, se
     Raises:
         StateCorrupt: names the approvals' folder.
     """
-    loaded = (entry.leaf.event.facts for entry in _newest_first(reader, Kind.MODEL_LOADED))
+    loaded = (entry.leaf.event.facts for entry in entries_of(reader, Kind.MODEL_LOADED, newest=True))
     facts = next((facts for facts in loaded if facts.get("model") == model), None)
     if facts is not None:
         _require_not_older(folder, f"approval of {model}", seq, facts.get("approval_seq"))
@@ -69,13 +67,3 @@ def _require_not_older(folder: Path, what: str, seq: int, remembered: JsonValue)
             f"the newest {what} here is number {seq}, but the log says that number {remembered} was in force",
             hint="restore the newer one from a backup; going back takes a new, signed one with a higher number",
         )
-
-
-def _newest_first(reader: AuditReader, kind: Kind) -> Iterator[Entry]:
-    after: int | None = None
-    while True:
-        page = reader.entries(EntryFilter(kind=kind.value), after=after, limit=PAGE_LEN, newest=True)
-        yield from page.entries
-        if page.next_after is None:
-            return
-        after = page.next_after

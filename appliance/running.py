@@ -62,6 +62,8 @@ class Running:
             )
             for choice in plan.choices
         )
+        self.subject_key_id: str | None = None
+        """The key that the admission's commitments were made under; the end uses this one or none."""
         self.streams: list[GenerationStream] = []
         self.abandoned: str | None = None
         """Why nobody waits for the answer any more."""

@@ -65,14 +65,14 @@ async def list_entries(call: Call) -> Response:
 
 async def show_entry(call: Call) -> Response:
     """`GET /audit/entries/{index}`: one entry."""
-    index = _index(call)
+    index = entry_index(call)
     what: dict[str, JsonValue] = {"what": "entry", "index": index}
     return await recorded_read(call, what, lambda reader: _json(entry_body(reader.entry(index))), JSON)
 
 
 async def prove_entry(call: Call) -> Response:
     """`GET /audit/entries/{index}/proof`: a C2SP tlog-proof that anyone can check with the log's public key."""
-    index = _index(call)
+    index = entry_index(call)
     what: dict[str, JsonValue] = {"what": "proof", "index": index}
     return await recorded_read(call, what, lambda reader: reader.proof(index).to_text().encode(), TEXT)
 
@@ -142,7 +142,8 @@ def integer(query: Mapping[str, str], name: str, default: int, least: int, most:
     return int(text)
 
 
-def _index(call: Call) -> int:
+def entry_index(call: Call) -> int:
+    """Give the index that stands in the path."""
     return integer({"index": call.request.path_params["index"]}, "index", 0, 0, MAX_INDEX)
 
 

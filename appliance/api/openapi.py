@@ -20,6 +20,7 @@ ERROR_STATUSES = {
     "403": "Policy does not allow it.",
     "404": "No such thing for this caller.",
     "408": "The request came too slowly.",
+    "409": "Not possible as things stand.",
     "413": "The request is too large.",
     "429": "The queue is full.",
     "500": "The model could not continue this request.",

@@ -12,7 +12,7 @@ calls.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from urllib.parse import quote
@@ -48,6 +48,8 @@ from audit.stored_bytes import StoredBytes
 from audit.subject_keys.key_encryption import WrappedKey
 
 _FORMAT = 2
+_SEARCH_BYTES = 2**20
+_MAX_IDS_IN_STATEMENT = 500
 _SETTINGS: tuple[tuple[str, str, object], ...] = (
     ("busy_timeout", "0", 0),  # the caller may be an event loop: no wait here is short enough
     ("journal_mode", "WAL", "wal"),
@@ -165,15 +167,39 @@ class KeyFile:
         with self._transaction() as connection:
             connection.execute(insert(_subject_key).values(row))
 
-    def destroy(self, mark: bytes) -> tuple[str, ...]:
-        """Destroy every living key of a subject for good; return their ids."""
-        living = (_subject_key.c.subject_mark == mark, _subject_key.c.destroyed == 0)
+    def ids_of(self, mark: bytes) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Return the ids of a subject's living keys, and of its destroyed ones."""
+        query = select(_subject_key.c.key_id, _subject_key.c.destroyed).where(_subject_key.c.subject_mark == mark)
+        with self._reading() as connection:
+            rows = connection.execute(query.order_by(_subject_key.c.key_id)).all()
+        return tuple(i for i, destroyed in rows if not destroyed), tuple(i for i, destroyed in rows if destroyed)
+
+    def destroy(self, key_ids: Collection[str]) -> tuple[str, ...]:
+        """Destroy those of these keys that live, for good; return their ids.
+
+        Afterwards file and journal are searched for what was destroyed.
+
+        Raises:
+            KeyringUnusable: a trace was found, or the machine refuses.
+            SettingRefused: the journal could not be emptied.
+        """
+        rows: list[WrappedKey] = []
         with self._transaction() as connection:
-            key_ids = tuple(connection.execute(select(_subject_key.c.key_id).where(*living)).scalars())
-            gone = update(_subject_key).where(*living).values(nonce=None, wrapped=None, destroyed=1)
-            connection.execute(gone)
+            ids = sorted(key_ids)
+            for start in range(0, len(ids), _MAX_IDS_IN_STATEMENT):
+                rows += _destroy(connection, ids[start : start + _MAX_IDS_IN_STATEMENT])
         self.empty_write_ahead_log()
-        return key_ids
+        self._require_no_trace([secret for row in rows for secret in (row.nonce, row.wrapped) if secret])
+        return tuple(row.key_id for row in rows)
+
+    def _require_no_trace(self, secrets: Sequence[bytes]) -> None:
+        if not secrets:
+            return
+        for path in (self.path, self.path.with_name(self.path.name + "-wal")):
+            if path.is_file() and _holds_any(path, secrets):
+                raise KeyringUnusable(
+                    path, "bytes of a destroyed key are still in it", hint="stop what else holds the file, and repeat"
+                )
 
     def empty_write_ahead_log(self) -> None:
         """Leave no old page image behind: `secure_delete` cleans the main file, this the journal."""
@@ -212,6 +238,28 @@ def _engine(path: Path) -> Engine:
     engine = create_engine("sqlite://", creator=connect, hide_parameters=True, poolclass=StaticPool)
     event.listen(engine, "begin", _begin)
     return engine
+
+
+def _destroy(connection: Connection, key_ids: Sequence[str]) -> list[WrappedKey]:
+    """Take nonce and wrapped key out of the living rows among these; return what was taken."""
+    columns = (_subject_key.c.key_id, _subject_key.c.nonce, _subject_key.c.wrapped)
+    living = (_subject_key.c.key_id.in_(key_ids), _subject_key.c.destroyed == 0)
+    rows = connection.execute(select(*columns).where(*living).order_by(_subject_key.c.key_id)).all()
+    connection.execute(update(_subject_key).where(*living).values(nonce=None, wrapped=None, destroyed=1))
+    return [WrappedKey(row.key_id, row.nonce, row.wrapped) for row in rows]
+
+
+def _holds_any(path: Path, needles: Sequence[bytes]) -> bool:
+    """Search a file piece by piece; pieces overlap by what could lie across their border."""
+    overlap = max(map(len, needles)) - 1
+    before = b""
+    with path.open("rb") as file:
+        while piece := file.read(_SEARCH_BYTES):
+            window = before + piece
+            if any(needle in window for needle in needles):
+                return True
+            before = window[-overlap:] if overlap else b""
+    return False
 
 
 def _begin(connection: Connection) -> None:

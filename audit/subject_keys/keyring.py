@@ -1,8 +1,9 @@
-"""Commitments to content that can be proven while the subject's key lives, and never after it is destroyed.
+"""Commitments and sealed content: both can be used while the subject's key lives, and never after it is destroyed.
 
 A subject without a living key gets one with its first commitment: that call writes and flushes it, later ones work from
-memory.  Destroying forgets the key in memory first, then in the file; a person who comes back gets another key.  The
-record of an erasure is the caller's to write.
+memory.  Destroying forgets the key in memory first, then in the file; a person who comes back gets another key, but a
+request that began under a key ends under that one or not at all (`key_id`).  The records of an erasure are the
+caller's to write.
 
 Never: a subject's name or a key in the clear passed to the file; two living keys for one subject; a call that works
 from memory kept waiting for the file.
@@ -11,7 +12,10 @@ from memory kept waiting for the file.
 from __future__ import annotations
 
 import hmac
+import os
 from collections import OrderedDict
+from collections.abc import Collection
+from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
 from types import TracebackType
@@ -20,8 +24,17 @@ from typing import Self
 from audit.subject_keys.commitment import Commitment, content_hmac
 from audit.subject_keys.key_encryption import KeyEncryption, SubjectKey
 from audit.subject_keys.key_file import KeyFile
+from audit.subject_keys.sealing import NONCE_BYTES, Sealed, open_content, seal_content
 
 _CACHE_LEN = 4_096
+
+
+@dataclass(frozen=True, slots=True)
+class KeysOfSubject:
+    """Ids of every key that a subject ever had here."""
+
+    living: tuple[str, ...]
+    destroyed: tuple[str, ...]
 
 
 class SubjectKeyring:
@@ -66,14 +79,24 @@ class SubjectKeyring:
                 self._cache.clear()
             self._file.close()
 
-    def commitment(self, subject_id: str, request_id: str, phase: str, content: bytes) -> Commitment:
-        """Commit to content; a subject without a living key gets a new one."""
-        mark = self._encryption.mark(subject_id)
-        key = self._remembered(mark)
-        if key is None:
-            with self._file_lock:
-                key = self._remembered(mark) or self._stored(mark) or self._new_key(mark)
+    def commitment(
+        self, subject_id: str, request_id: str, phase: str, content: bytes, *, key_id: str | None = None
+    ) -> Commitment:
+        """Commit to content under the subject's living key, or under exactly the one named.
+
+        Raises:
+            SubjectErased: the key named was destroyed; no other one is made in its place.
+        """
+        key = self._key_of(subject_id, key_id)
         return Commitment(key.key_id, content_hmac(key.key, request_id, phase, content))
+
+    def seal(
+        self, subject_id: str, request_id: str, phase: str, content: bytes, *, key_id: str | None = None
+    ) -> Sealed:
+        """Seal content for one request and phase; which key, and what it raises, as `commitment` does."""
+        key = self._key_of(subject_id, key_id)
+        nonce = os.urandom(NONCE_BYTES)
+        return Sealed(key.key_id, nonce, seal_content(key.key, request_id, phase, content, nonce))
 
     def prove_writable(self) -> None:
         """Prove that a subject without a key could have one now: a write that is flushed, and changes nothing."""
@@ -87,17 +110,52 @@ class SubjectKeyring:
             SubjectErased: the key was destroyed; nobody can tell any more.
             KeyRefused: there was never such a key here.
         """
-        with self._file_lock:
-            key = self._encryption.unwrap(self._file.by_id(commitment.key_id), self._file.path)
+        key = self._by_id(commitment.key_id)
         return hmac.compare_digest(content_hmac(key.key, request_id, phase, content), commitment.hmac_hex)
 
-    def destroy(self, subject_id: str) -> tuple[str, ...]:
-        """Destroy every living key of a subject for good; return their ids, for the record that the caller owes."""
-        mark = self._encryption.mark(subject_id)
+    def unseal(self, sealed: Sealed, request_id: str, phase: str) -> bytes:
+        """Return what was sealed.
+
+        Raises:
+            SubjectErased: the key was destroyed; nobody reads this any more.
+            KeyRefused: there was never such a key here.
+            AuditCorrupt: altered, or sealed for another request or phase.
+        """
+        return open_content(self._by_id(sealed.key_id).key, request_id, phase, sealed)
+
+    def keys_of(self, subject_id: str) -> KeysOfSubject:
+        """Return the ids of a subject's keys: what an erasure will destroy, and what earlier ones have."""
+        with self._file_lock:
+            living, destroyed = self._file.ids_of(self._encryption.mark(subject_id))
+        return KeysOfSubject(living, destroyed)
+
+    def destroy(self, key_ids: Collection[str]) -> tuple[str, ...]:
+        """Destroy these keys for good; return the ids of those that were still living.
+
+        May be repeated: what was begun is finished, and an older copy of the file that was put back is cleaned again.
+
+        Raises:
+            KeyringUnusable, SettingRefused: a trace may be left; the keys are used no more, repeat it.
+        """
         with self._file_lock:
             with self._cache_lock:
-                self._cache.pop(mark, None)
-            return self._file.destroy(mark)
+                for mark in [mark for mark, key in self._cache.items() if key.key_id in key_ids]:
+                    del self._cache[mark]
+            return self._file.destroy(key_ids)
+
+    def _key_of(self, subject_id: str, key_id: str | None) -> SubjectKey:
+        mark = self._encryption.mark(subject_id)
+        key = self._remembered(mark)
+        if key_id is not None and (key is None or key.key_id != key_id):
+            return self._by_id(key_id)
+        if key is None:
+            with self._file_lock:
+                key = self._remembered(mark) or self._stored(mark) or self._new_key(mark)
+        return key
+
+    def _by_id(self, key_id: str) -> SubjectKey:
+        with self._file_lock:
+            return self._encryption.unwrap(self._file.by_id(key_id), self._file.path)
 
     def _remembered(self, mark: bytes) -> SubjectKey | None:
         with self._cache_lock:

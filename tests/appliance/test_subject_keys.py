@@ -15,6 +15,7 @@ from walk_bench import DEVELOPER, WalkBench, collect, completion
 from appliance import recorder
 from appliance.audit_trail import key_subject
 from appliance.errors import Unavailable
+from audit.errors import KeyringUnusable
 from audit.subject_keys.commitment import Commitment
 
 STRANGER = replace(DEVELOPER, id="sam")
@@ -52,14 +53,14 @@ async def test_the_same_id_in_two_tenants_is_two_people(bench: WalkBench):
     assert ours["key_id"] != theirs["key_id"]
     assert bench.trail.commitment(DEVELOPER, "r2", "prompt", b"x")["key_id"] == ours["key_id"]
     keyring = bench.trail._keyring
-    assert keyring.destroy(key_subject(DEVELOPER)) == (ours["key_id"],)
+    assert keyring.destroy(keyring.keys_of(key_subject(DEVELOPER.tenant, DEVELOPER.id)).living) == (ours["key_id"],)
     assert keyring.check(Commitment(theirs["key_id"], theirs["hmac"]), "r", "prompt", b"hello")
 
 
 def test_no_two_people_have_one_name():
     """Tenant and id do not run into one another."""
     first, second = replace(DEVELOPER, tenant="a", id='b","c'), replace(DEVELOPER, tenant='a","b', id="c")
-    assert key_subject(first) != key_subject(second)
+    assert key_subject(first.tenant, first.id) != key_subject(second.tenant, second.id)
 
 
 async def test_unusable_keys_are_no_fault_of_the_log(bench: WalkBench, monkeypatch: pytest.MonkeyPatch):
@@ -122,11 +123,17 @@ def _count_proofs(bench: WalkBench, monkeypatch: pytest.MonkeyPatch) -> list[int
     return threads
 
 
-async def test_keys_that_fail_under_way_fail_the_request_with_its_record(bench: WalkBench):
+async def test_keys_that_fail_under_way_fail_the_request_with_its_record(
+    bench: WalkBench, monkeypatch: pytest.MonkeyPatch
+):
     """An admitted request whose output cannot be committed to has its terminal leaf with the code, and no answer."""
     running = await bench.walk.admit(bench.asking("r1"), completion())
-    bench.trail._keyring.destroy(key_subject(DEVELOPER))  # so that the output needs a new one
-    _make_read_only(bench)
+
+    def refused(_key_id: str) -> None:
+        raise KeyringUnusable(bench.path, "disk I/O error", hint="look at the disk")
+
+    bench.trail._keyring._cache.clear()  # many other callers came meanwhile
+    monkeypatch.setattr(bench.trail._keyring._file, "by_id", refused)
     _, error = await collect(running)
     assert isinstance(error, Unavailable)
     assert error.code == "subject_keys_unavailable"

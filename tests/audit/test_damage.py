@@ -325,7 +325,7 @@ def use_keyring(keyring: SubjectKeyring, subject: str, commitment: Commitment) -
     calls: tuple[Callable[[], object], ...] = (
         lambda: keyring.check(commitment, "req-1", "prompt", b"hello") or pytest.fail("a true commitment was denied"),
         lambda: keyring.commitment(subject, "req-2", "prompt", b"hello"),
-        lambda: keyring.destroy(subject) if subject == SUBJECTS[0] else None,
+        lambda: keyring.destroy(keyring.keys_of(subject).living) if subject == SUBJECTS[0] else None,
     )
     for call in calls:
         try:
@@ -343,10 +343,12 @@ def test_a_file_that_became_read_only_refuses_and_is_not_called_damaged(keys: Pa
         before = raw.execute("SELECT * FROM subject_key ORDER BY key_id").fetchall()
         raw.execute("PRAGMA query_only=ON")  # what a file system that became read-only says
         with pytest.raises(KeyringUnusable, match=r"subject_keys\.db: .*readonly") as refusal:
-            keyring.commitment("new", "req-1", "prompt", b"x") if use == "commitment" else keyring.destroy("subject-1")
+            keyring.commitment("new", "req-1", "prompt", b"x") if use == "commitment" else keyring.destroy(
+                keyring.keys_of("subject-1").living
+            )
         assert refusal.value.path == keys
         raw.execute("PRAGMA query_only=OFF")
         assert raw.execute("SELECT * FROM subject_key ORDER BY key_id").fetchall() == before
         made = keyring.commitment("new", "req-1", "prompt", b"x")
         assert keyring.check(made, "req-1", "prompt", b"x")
-        assert len(keyring.destroy("subject-1")) == 1
+        assert len(keyring.destroy(keyring.keys_of("subject-1").living)) == 1

@@ -57,7 +57,7 @@ class PerimeterBench:
             trust="development",
             new_keys={},
             door=bench.door,
-            log=OpenLog(bench.writer, bench.reader, bench.trail),
+            log=OpenLog(bench.writer, bench.reader, bench.trail, bench.keyring),
             keys=self.keys,
             doorkeeper=self.doorkeeper,
             gate=PolicyGate(base_policy(), bench.trail, bench.metrics, development_trust=True),

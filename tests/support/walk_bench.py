@@ -162,10 +162,10 @@ class WalkBench:
         self.path = folder / "audit.db"
         create_log(self.path, [SIGNER])
         self.writer = AuditWriter.open(WriterConfig(self.path, "node", "boot", min_free_bytes=0), [SIGNER])
-        self._keyring = SubjectKeyring.create(folder / "subjects.db", bytes(32))
+        self.keyring = SubjectKeyring.create(folder / "subjects.db", bytes(32))
         self.reader = AuditReader(self.path)
         self.sink = FaultySink(self.writer, fail_at, fault)
-        self.trail = AuditTrail(self.sink, self._keyring, Clock(), trust="development")
+        self.trail = AuditTrail(self.sink, self.keyring, Clock(), trust="development")
         self.door = AdmissionDoor()
         model = served_model()
         one_by_one = [token_id for letter in "hello" for token_id in model.tokenizer.encode(letter)]
@@ -198,7 +198,7 @@ class WalkBench:
     def close(self) -> None:
         """Let everything go."""
         self.reader.close()
-        self._keyring.close()
+        self.keyring.close()
         self.writer.close()
 
 

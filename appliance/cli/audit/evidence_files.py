@@ -35,12 +35,12 @@ def read_checkpoint(path: Path, verifier: LogVerifier) -> str:
     return note
 
 
-def read_short(path: Path) -> bytes:
+def read_short(path: Path, *, max_bytes: int = MAX_EVIDENCE_BYTES) -> bytes:
     """Read a key, a checkpoint or a proof: a file, and a short one; nobody waits for a pipe or a device without end."""
     if not path.is_file():
         leave(f"there is no file at {path}", WRONG_USAGE)
     with path.open("rb") as file:
-        content = file.read(MAX_EVIDENCE_BYTES + 1)
-    if len(content) > MAX_EVIDENCE_BYTES:
+        content = file.read(max_bytes + 1)
+    if len(content) > max_bytes:
         raise ProofRefused(f"{path}: longer than any key, checkpoint or proof")
     return content

@@ -103,10 +103,10 @@ async def test_a_panic_in_a_commitment_costs_the_request_not_its_record(
     bench = make_perimeter()
     commit = bench.walk_bench.trail.commitment
 
-    def broken(actor, request_id, now, content):
+    def broken(actor, request_id, now, content, **bound):
         if now == phase:
             raise Panic("a canary")
-        return commit(actor, request_id, now, content)
+        return commit(actor, request_id, now, content, **bound)
 
     monkeypatch.setattr(bench.walk_bench.trail, "commitment", broken)
     async with bench.client("developer") as client:
@@ -132,13 +132,19 @@ async def test_a_refusal_that_cannot_be_recorded_is_not_spoken(make_perimeter, f
     assert bench.walk_bench.verify().ok
 
 
+ROLE_FOR = {
+    **dict.fromkeys(("infer", "tokenize", "readSpec", "listModels"), "developer"),
+    **dict.fromkeys(("proposePrune", "proposeRetention"), "operator"),
+    **dict.fromkeys(("approvePrune", "approveRetention", "eraseSubject", "placeHold", "proposeRelease"), "privacy"),
+}
+"""Action -> a role that policy lets by; the auditor for any other."""
+
+
 @pytest.mark.parametrize("route", [route for route in ROUTES if not route.query], ids=lambda route: route.path)
 async def test_a_query_parameter_that_does_not_exist_is_refused_on_every_route(make_perimeter, route: RouteSpec):
     """Nothing is dropped silently: 400 by name before anything is done, on an inference with its record."""
     bench = make_perimeter()
-    role = {"infer": "developer", "tokenize": "developer", "readSpec": "developer", "listModels": "developer"}.get(
-        route.action, "auditor"
-    )
+    role = ROLE_FOR.get(route.action, "auditor")
     path = route.path.replace("{id}", "x").replace("{index}", "0")
     async with bench.client(role) as client:
         answer = await client.request(route.method, path, params={"limit": "1"})
@@ -179,9 +185,9 @@ async def test_a_caller_s_own_id_is_committed_to_in_the_admission(make_perimeter
     trail = bench.walk_bench.trail
     commit = trail.commitment
 
-    def committed(actor, request_id, phase, content):
+    def committed(actor, request_id, phase, content, **bound):
         made[phase] = content
-        return commit(actor, request_id, phase, content)
+        return commit(actor, request_id, phase, content, **bound)
 
     trail.commitment = committed
     async with bench.client("developer") as client:
