@@ -178,6 +178,17 @@ class AuditReader:
             if after is None:
                 return
 
+    def leaf_hashes(self, indexes: Sequence[int]) -> dict[int, bytes]:
+        """Return the stored leaf hashes of those indexes that the log holds; at most `MAX_PAGE_LEN` are asked for."""
+        assert len(indexes) <= MAX_PAGE_LEN, f"{len(indexes)} indexes at once"
+        query = select(leaf_table.c.idx, leaf_table.c.leaf_hash).where(leaf_table.c.idx.in_(sorted(set(indexes))))
+        with snapshot(self._engine, self._path) as connection:
+            found: dict[int, bytes] = {}
+            for index, digest in connection.execute(query):
+                require_kinds(index, (digest, bytes))
+                found[index] = digest
+        return found
+
     def tail(self, count: int) -> tuple[Entry, ...]:
         """Return the last entries, oldest first."""
         return self.entries(limit=count, newest=True).entries[::-1]

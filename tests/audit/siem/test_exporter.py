@@ -1,0 +1,306 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import pytest
+from audit_log_builder import OTHER_SIGNER, SIGNER, attacker, build_log, event_now, make_event
+from siem_leaves import NAME
+
+from audit.errors import AuditRefused
+from audit.reader import AuditReader
+from audit.siem.copy_lines import read_line
+from audit.siem.cursor import Cursor, CursorFile
+from audit.siem.destination import Destination
+from audit.siem.exporter import Exporter, ExportPace, ExportStatus
+from audit.siem.sink import SinkFailed
+from audit.writer import AuditWriter
+
+OpenWriter = Callable[..., AuditWriter]
+DESTINATION = Destination.parse("jsonl+file:///copy")
+SOON = ExportPace(max_batch_len=4, first_retry_s=0.001, longest_retry_s=0.001)
+
+
+class Changed:
+    """Lets a test wait for what the thread does, by conditions and not by time."""
+
+    def __init__(self) -> None:
+        self._condition = threading.Condition()
+
+    def tell(self) -> None:
+        """Something changed."""
+        with self._condition:
+            self._condition.notify_all()
+
+    def wait_for(self, holds: Callable[[], bool]) -> None:
+        """Wait until it holds."""
+        with self._condition:
+            assert self._condition.wait_for(holds, timeout=60), "it never came to that"
+
+
+class ScriptedSink:
+    """Takes events unless told otherwise, and enforces its contract: after `close` nothing is given to it."""
+
+    def __init__(self) -> None:
+        self.batches: list[list[int]] = []
+        """Indexes of each batch that was taken."""
+        self.offered: list[list[int]] = []
+        self.failing = False
+        self.gate: threading.Event | None = None
+        """Waited for inside `take`: a sink that hangs."""
+        self.changed = Changed()
+        self.num_closed = 0
+
+    @property
+    def indexes(self) -> list[int]:
+        """Everything that was taken, in order."""
+        return [index for batch in self.batches for index in batch]
+
+    def take(self, events: Sequence[bytes]) -> None:
+        """Follow the script."""
+        assert not self.num_closed, "given events after it was closed"
+        self.offered.append([read_line(event.rstrip()).index for event in events])
+        self.changed.tell()
+        if self.gate is not None:
+            self.gate.wait()
+        if self.failing:
+            raise SinkFailed("told to")
+        self.batches.append(self.offered[-1])
+        self.changed.tell()
+
+    def close(self) -> None:
+        """Count."""
+        self.num_closed += 1
+
+
+class Bench:
+    """Exporters of one log, one after the other over one cursor."""
+
+    def __init__(self, log_path: Path) -> None:
+        self.cursor_path = log_path.with_name("cursor.json")
+        self.reader = AuditReader(log_path)
+        self.exporters: list[Exporter] = []
+
+    def cursor_file(self) -> CursorFile:
+        """Give the one there is."""
+        return CursorFile(self.cursor_path, destination=DESTINATION.text, log=NAME.origin)
+
+    def start(self, sink: ScriptedSink, **arguments) -> Exporter:
+        """Start an exporter."""
+        arguments = {"pace": SOON, "on_change": sink.changed.tell, **arguments}
+        exporter = Exporter(DESTINATION, NAME, self.reader, sink, self.cursor_file(), **arguments)
+        self.exporters.append(exporter)
+        return exporter
+
+    def close(self) -> None:
+        """Let everything go."""
+        for exporter in self.exporters:
+            exporter.close(60)
+        self.reader.close()
+
+
+@pytest.fixture
+def bench(log_path: Path) -> Iterator[Bench]:
+    """Over the log of the fixture."""
+    bench = Bench(log_path)
+    yield bench
+    bench.close()
+
+
+def append(writer: AuditWriter, count: int, kind: str = "log:read") -> None:
+    """Append so many leaves, each durable."""
+    for number in range(count):
+        writer.submit(event_now(number, kind)).result()
+
+
+def reached(exporter: Exporter, next_index: int) -> Callable[[], bool]:
+    """Say when a status shows this place."""
+    return lambda: exporter.status.next_index == next_index
+
+
+def test_the_whole_log_is_copied_in_order_and_then_what_comes(open_writer: OpenWriter, bench: Bench) -> None:
+    """From the first leaf on, in bounded batches, each leaf once; a wake-up brings the new ones."""
+    writer = open_writer()
+    append(writer, 10)
+    sink = ScriptedSink()
+    exporter = bench.start(sink)
+    sink.changed.wait_for(lambda: len(sink.indexes) == 10)
+    append(writer, 3)
+    exporter.wake()
+    sink.changed.wait_for(lambda: len(sink.indexes) == 13)
+    assert exporter.close(60)
+    assert sink.indexes == list(range(13))
+    assert max(map(len, sink.batches)) <= SOON.max_batch_len
+    assert sink.num_closed == 1
+    assert exporter.status == ExportStatus(13, 13, None, None, 0, None, concerns_others=True)
+
+
+def test_the_next_run_goes_on_where_the_last_one_came_to(open_writer: OpenWriter, bench: Bench) -> None:
+    """Nothing twice after an end in order, nothing left out."""
+    writer = open_writer()
+    append(writer, 5)
+    first, second = ScriptedSink(), ScriptedSink()
+    assert bench.start(first).close(60)
+    append(writer, 5)
+    assert bench.start(second).close(60)
+    assert (first.indexes, second.indexes) == ([0, 1, 2, 3, 4], [5, 6, 7, 8, 9])
+
+
+@pytest.mark.parametrize("crash", ["before the cursor moved", "after the cursor moved"])
+def test_a_crash_around_the_cursor_sends_again_and_never_skips(
+    open_writer: OpenWriter, bench: Bench, monkeypatch: pytest.MonkeyPatch, crash: str
+) -> None:
+    """Fault pair: the sink has the batch; whether or not the cursor tells, the next run leaves no gap."""
+    append(open_writer(), 6)
+    real = CursorFile.move
+
+    def move(self: CursorFile, cursor: Cursor) -> None:
+        if cursor.next_index > 4:
+            if crash == "after the cursor moved":
+                real(self, cursor)
+            raise SystemExit  # ends the thread where it stands, as a crash does
+        real(self, cursor)
+
+    died = threading.Event()
+    first = ScriptedSink()
+    with monkeypatch.context() as patched:
+        patched.setattr(CursorFile, "move", move)
+        patched.setattr(threading, "excepthook", lambda _: died.set())
+        assert bench.start(first).close(60)
+    second = ScriptedSink()
+    assert bench.start(second).close(60)
+    assert first.indexes == list(range(6))
+    assert second.indexes == ([4, 5] if crash == "before the cursor moved" else [])
+
+
+def test_a_failing_sink_is_tried_again_and_loses_nothing(open_writer: OpenWriter, bench: Bench) -> None:
+    """The status says why while it fails; the cursor stands; then everything comes, in order."""
+    append(open_writer(), 6)
+    sink = ScriptedSink()
+    sink.failing = True
+    exporter = bench.start(sink)
+    sink.changed.wait_for(lambda: exporter.status.num_failures > 3)
+    failed = exporter.status
+    assert (failed.failure, failed.failure_code, failed.next_index) == ("told to", "sink_failed", 0)
+    assert (failed.busy_since, failed.concerns_others) == (None, True)
+    assert bench.cursor_file().load() is None
+    sink.failing = False
+    sink.changed.wait_for(lambda: len(sink.indexes) == 6)
+    assert exporter.close(60)
+    assert sink.indexes == list(range(6))
+    assert exporter.status.failure is None
+
+
+def test_a_sink_that_hangs_holds_up_nobody_else(open_writer: OpenWriter, bench: Bench) -> None:
+    """Appends go on, the status says since when, closing gives up on it and says so."""
+    writer = open_writer()
+    append(writer, 2)
+    sink = ScriptedSink()
+    sink.gate = threading.Event()
+    exporter = bench.start(sink, monotonic=lambda: 41.5)
+    sink.changed.wait_for(lambda: bool(sink.offered))
+    append(writer, 2)
+    exporter.wake()
+    assert exporter.status.busy_since == 41.5
+    assert not exporter.close(0)
+    sink.gate.set()
+    assert exporter.close(60)
+    assert sink.indexes == [0, 1, 2, 3]
+    assert bench.cursor_file().load() is not None
+
+
+def test_leaves_about_exports_alone_are_no_failure_to_tell_of(open_writer: OpenWriter, bench: Bench) -> None:
+    """A sink that fails on them would otherwise make the next one, without end."""
+    writer = open_writer()
+    append(writer, 1)
+    sink = ScriptedSink()
+    exporter = bench.start(sink, own_kinds={"export:failing"})
+    sink.changed.wait_for(lambda: sink.indexes == [0])
+    sink.failing = True
+    append(writer, 1, "export:failing")
+    exporter.wake()
+    sink.changed.wait_for(lambda: exporter.status.failure is not None)
+    assert not exporter.status.concerns_others
+    append(writer, 1)
+    sink.changed.wait_for(lambda: exporter.status.concerns_others)
+    assert sink.offered[-1] == [1, 2]
+
+
+def test_a_log_that_was_cut_behind_the_cursor_is_not_copied_on(log_path: Path, bench: Bench) -> None:
+    """The cursor knows of a leaf that the log has no more: said, and nothing is sent."""
+    bench.cursor_file().move(Cursor(3, "ab" * 32))
+    sink = ScriptedSink()
+    exporter = bench.start(sink)
+    sink.changed.wait_for(lambda: exporter.status.failure_code == "log_differs")
+    assert "cut or rolled back" in str(exporter.status.failure)
+    assert sink.offered == []
+
+
+def test_another_log_of_the_same_name_is_not_copied_on(tmp_path: Path) -> None:
+    """The hash under the cursor is another one."""
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        events = [dataclasses.replace(make_event(number), actor=folder) for number in range(4)]
+        build_log(tmp_path / folder / "audit.db", events, [4], SIGNER if folder == "a" else OTHER_SIGNER)
+    first = Bench(tmp_path / "a" / "audit.db")
+    taken = ScriptedSink()
+    assert first.start(taken).close(60)
+    first.close()
+    first.cursor_path.rename(tmp_path / "b" / "cursor.json")
+    second = Bench(tmp_path / "b" / "audit.db")
+    sink = ScriptedSink()
+    exporter = second.start(sink)
+    sink.changed.wait_for(lambda: exporter.status.failure_code == "log_differs")
+    assert "replaced" in str(exporter.status.failure)
+    second.close()
+    assert (taken.indexes, sink.offered) == ([0, 1, 2, 3], [])
+
+
+def test_a_gap_in_the_log_is_not_jumped_over(open_writer: OpenWriter, log_path: Path, bench: Bench) -> None:
+    """Leaves that were taken away before they were copied: said with their index."""
+    append(open_writer(), 6)
+    bench.cursor_file().move(Cursor(0, ""))
+    with attacker(log_path) as raw:
+        raw.execute("DELETE FROM leaf WHERE idx < 3")
+    sink = ScriptedSink()
+    exporter = bench.start(sink)
+    sink.changed.wait_for(lambda: exporter.status.failure is not None)
+    assert "begins at entry 3, and 0 was not copied" in str(exporter.status.failure)
+    assert sink.offered == []
+
+
+@pytest.mark.parametrize("change", ["not json", "destination", "log", "next_index", "more", "v"])
+def test_a_cursor_of_something_else_is_refused(bench: Bench, change: str) -> None:
+    """Never guessed at, never overwritten: the file is named, with the remedy."""
+    bench.cursor_file().move(Cursor(1, "ab" * 32))
+    found = json.loads(bench.cursor_path.read_text())
+    values = {"destination": "x", "log": "x", "next_index": -1, "more": 1, "v": 2}
+    text = "{" if change == "not json" else json.dumps({**found, change: values[change]})
+    bench.cursor_path.write_text(text)
+    with pytest.raises(AuditRefused, match=str(bench.cursor_path)):
+        bench.cursor_file().load()
+    sink = ScriptedSink()
+    exporter = bench.start(sink)
+    sink.changed.wait_for(lambda: exporter.status.failure_code == "log_unreadable")
+    assert sink.offered == []
+    assert bench.cursor_path.read_text() == text
+
+
+def test_a_log_that_cannot_be_read_is_tried_again(
+    open_writer: OpenWriter, bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The sink has done nothing wrong, and the code says so."""
+    append(open_writer(), 1)
+    sink = ScriptedSink()
+    with monkeypatch.context() as patched:
+
+        def refuse(*_: object, **__: object) -> None:
+            raise AuditRefused("no")
+
+        patched.setattr(AuditReader, "entries", refuse)
+        exporter = bench.start(sink)
+        sink.changed.wait_for(lambda: exporter.status.failure_code == "log_unreadable")
+    sink.changed.wait_for(lambda: sink.indexes == [0])
