@@ -107,6 +107,8 @@ class Appliance:
         """Bring the gauges up to date that nobody pushes."""
         self.metrics.admitting.set(0 if self.obstacles() else 1)
         self.metrics.tree_size.set(self.log_size())
+        for exporter in self.log.exports.exporters:
+            self.metrics.exported(exporter.destination.text, exporter.status, self.log_size())
 
     async def close(self) -> None:
         """Stop the engine, append `appliance:stopped`, sign the last checkpoint, let everything go."""
@@ -204,6 +206,7 @@ def _start_facts(settings: Settings, changes: tuple[str, ...]) -> dict[str, Json
         "host": settings.host,
         "port": settings.port,
         "model": settings.model,
+        "siem_exports": list(settings.siem_exports),
     }
 
 

@@ -35,6 +35,8 @@ class Kind(StrEnum):
     CONTENT_SHOWN = "content:shown"
     ENGINE_DIED = "engine:died"
     ENGINE_RECOVERED = "engine:recovered"
+    EXPORT_FAILING = "export:failing"
+    EXPORT_RECOVERED = "export:recovered"
     HOLD_PLACED = "hold:placed"
     HOLD_RELEASED = "hold:released"
     HOLD_RELEASE_PROPOSED = "hold_release:proposed"

@@ -9,19 +9,24 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Mapping
-from contextlib import AsyncExitStack
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Mapping
+from contextlib import AsyncExitStack, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import structlog
 
 from appliance.admission import AdmissionDoor
 from appliance.audit_trail import PAIRING, SYSTEM, AuditTrail, Clock, Kind
+from appliance.export_watch import ExportWatch
 from appliance.keeping.erasure import finish_after_restart
+from appliance.log_activity import LogActivity
+from appliance.log_watch import LogWatch
 from appliance.metrics import ServingMetrics
 from appliance.recorder import LOG_OBSTACLE
 from appliance.settings import Settings
+from appliance.siem_exports import SiemExports
 from appliance.state.opening import OpenState
 from audit.event import Event, JsonValue, Receipt
 from audit.reader import AuditReader, EntryFilter
@@ -40,19 +45,27 @@ class OpenLog:
     reader: AuditReader
     trail: AuditTrail
     keyring: SubjectKeyring
+    exports: SiemExports = field(default_factory=SiemExports)
+    activity: LogActivity = field(default_factory=LogActivity)
 
 
 class _MeasuredSink:
     """The writer, with a count and the wait per kind."""
 
-    def __init__(self, writer: AuditWriter, metrics: ServingMetrics) -> None:
+    def __init__(self, writer: AuditWriter, metrics: ServingMetrics, activity: LogActivity) -> None:
         self._writer = writer
         self._metrics = metrics
+        self._activity = activity
 
     async def append(self, event: Event) -> Receipt:
         """Append; see `audit.writer.AuditWriter.append`."""
-        with self._metrics.append_seconds.labels(event.kind).time():
+        started = time.monotonic()
+        try:
             receipt = await self._writer.append(event)
+        finally:
+            waited_s = time.monotonic() - started
+            self._metrics.append_seconds.labels(event.kind).observe(waited_s)
+            self._activity.waited(waited_s)
         self._metrics.records.labels(event.kind).inc()
         return receipt
 
@@ -70,24 +83,45 @@ async def open_log(
     Raises:
         AuditError: names the file at fault and the remedy.
     """
-    writer = _open_writer(settings, state, door, metrics)
+    activity = LogActivity()
+    writer = _open_writer(settings, state, door, metrics, activity)
     closing.push_async_callback(asyncio.to_thread, writer.close)
     keyring = closing.enter_context(SubjectKeyring(state.layout.subject_keys_db, state.kek))
     reader = closing.enter_context(AuditReader(state.layout.audit_db))
-    trail = AuditTrail(_MeasuredSink(writer, metrics), keyring, Clock(), trust=state.trust_root.trust)
+    trail = AuditTrail(_MeasuredSink(writer, metrics, activity), keyring, Clock(), trust=state.trust_root.trust)
+    watch = LogWatch()
+    exports = SiemExports.start(settings, state.layout, writer.head.origin, reader, _from_any_thread(watch.nudge))
+    closing.push_async_callback(asyncio.to_thread, exports.close)
+    activity.listen(exports.wake)
     closing.push_async_callback(_record_stop, trail, writer)
     await trail.append(Kind.APPLIANCE_STARTED, SYSTEM, "appliance", start_facts)
     await _close_what_was_left_open(trail, reader)
     await finish_after_restart(trail, reader, keyring)
-    return OpenLog(writer, reader, trail, keyring)
+    watch.start([ExportWatch(exports, trail, reader, lambda: writer.head.size, settings.siem_deadline_s)])
+    closing.push_async_callback(watch.close)
+    return OpenLog(writer, reader, trail, keyring, exports, activity)
 
 
-def _open_writer(settings: Settings, state: OpenState, door: AdmissionDoor, metrics: ServingMetrics) -> AuditWriter:
+def _from_any_thread(act: Callable[[], None]) -> Callable[[], None]:
+    """Give what calls `act` on this event loop, for threads that may outlive it."""
+    loop = asyncio.get_running_loop()
+
+    def call() -> None:
+        with suppress(RuntimeError):  # the loop is closed: nobody is left to be told
+            loop.call_soon_threadsafe(act)
+
+    return call
+
+
+def _open_writer(
+    settings: Settings, state: OpenState, door: AdmissionDoor, metrics: ServingMetrics, activity: LogActivity
+) -> AuditWriter:
     loop = asyncio.get_running_loop()
 
     def observe_commit(seconds: float, num_leaves: int) -> None:
         metrics.commit_seconds.observe(seconds)
         metrics.leaves_per_commit.observe(num_leaves)
+        activity.committed(seconds, num_leaves)
 
     def on_halt(reason: str) -> None:
         LOG.error("log_halted", reason=reason)

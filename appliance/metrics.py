@@ -19,6 +19,7 @@ from engine.request import FinishReason
 
 if TYPE_CHECKING:
     from appliance.running import Running
+    from audit.siem.exporter import ExportStatus
     from engine.health import EngineStats
 
 LATENCY_S = (
@@ -122,6 +123,24 @@ class ServingMetrics:
         self.key_use_write_failures = Counter(
             "cloister_key_use_write_failures", "Writes of keys' last day of use that failed.", registry=self.registry
         )
+        self._siem_next_index = Gauge(
+            "cloister_siem_next_index",
+            "First leaf that a destination is not known to have.",
+            ("destination",),
+            registry=self.registry,
+        )
+        self._siem_behind = Gauge(
+            "cloister_siem_behind_leaves",
+            "Durable leaves that a destination is not known to have.",
+            ("destination",),
+            registry=self.registry,
+        )
+        self._siem_failing = Gauge(
+            "cloister_siem_failing",
+            "1 while the last try of a destination failed.",
+            ("destination",),
+            registry=self.registry,
+        )
         self.tree_size = Gauge("cloister_audit_tree_size", "Size of the newest signed tree.", registry=self.registry)
         self.admitting = Gauge("cloister_admitting", "1 while requests are admitted.", registry=self.registry)
 
@@ -191,6 +210,12 @@ class ServingMetrics:
         self._http_seconds.labels(handler, method).observe(seconds)
         self._http_request_bytes.labels(handler).observe(request_bytes)
         self._http_response_bytes.labels(handler).observe(response_bytes)
+
+    def exported(self, destination: str, status: ExportStatus, tree_size: int) -> None:
+        """Note how far a copy has come; destinations are those of the settings, never a client's."""
+        self._siem_next_index.labels(destination).set(status.next_index)
+        self._siem_behind.labels(destination).set(max(0, tree_size - status.next_index))
+        self._siem_failing.labels(destination).set(status.failure is not None)
 
     def render(self) -> bytes:
         """Give the text exposition."""

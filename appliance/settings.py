@@ -10,6 +10,9 @@ from typing import Literal
 from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
+from audit.errors import AuditRefused
+from audit.siem.destination import Destination
+
 PREFIX = "CLOISTER_"
 CLIENT_VARIABLES = frozenset({"CLOISTER_API_KEY", "CLOISTER_URL"})
 """Read by the command's client verbs (`cloister demo`, `cloister audit`), never by the server."""
@@ -63,9 +66,31 @@ class Settings(BaseSettings):
         default=60.0, gt=0, description="With work at hand, a step must finish within this time."
     )
     min_free_bytes: int = Field(default=128 * 2**20, ge=0, description="Below this much free disk nothing is admitted.")
+    siem_exports: tuple[str, ...] = Field(
+        default=(), description="Where copies of the log go, e.g. `cef+tcp://10.0.0.5:601`; see siem.md."
+    )
+    siem_deadline_s: float = Field(
+        default=10.0, gt=0, description="A destination must take a batch of leaves in this time."
+    )
+    siem_file_bytes: int = Field(
+        default=64 * 2**20, ge=2**20, description="A copy's file is turned over before it grows beyond this."
+    )
+    siem_file_count: int = Field(default=10, ge=0, le=1000, description="Full files of a copy that are kept.")
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         default="info", description="Level of the operator's log."
     )
+
+    @field_validator("siem_exports")
+    @classmethod
+    def _destinations(cls, siem_exports: tuple[str, ...]) -> tuple[str, ...]:
+        for text in siem_exports:
+            try:
+                Destination.parse(text)
+            except AuditRefused as refusal:
+                raise ValueError(str(refusal)) from refusal
+        if len(set(siem_exports)) != len(siem_exports):
+            raise ValueError("a destination stands twice")
+        return siem_exports
 
     @field_validator("host")
     @classmethod

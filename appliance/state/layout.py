@@ -4,6 +4,7 @@ var/                        mode 0700, every folder 0700, every file 0600
 ├── trust/                  root.<n>.json, and the fingerprint that pins the first
 ├── secrets/                pepper of the API keys, key-encryption key of the subject keys, their ids
 ├── log/                    audit.db, signing.key, verifier.vkey
+├── siem/                   <digest>.json, the cursor of one destination of a copy; made when there is one
 ├── keys.db                 API keys, without secrets
 ├── subject_keys.db         what makes commitments provable; destroyed per subject
 ├── policy/<seq>/           files/..., signatures/<key id>.json; the highest seq is in force
@@ -85,6 +86,10 @@ class StateLayout:
     def log_vkey(self) -> Path:
         """The log's verifier key: what an auditor takes home."""
         return self.log / "verifier.vkey"
+
+    def siem_cursor(self, digest: str) -> Path:
+        """How far one destination of a copy has come."""
+        return self.root / "siem" / f"{digest}.json"
 
     @property
     def subject_keys_db(self) -> Path:

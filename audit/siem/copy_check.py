@@ -51,8 +51,8 @@ class CopyReport:
 
     @property
     def ok(self) -> bool:
-        """Nothing is missing between the ends and nothing differs."""
-        return not self.faults and not self.gaps
+        """Something is there, nothing is missing between its ends, and nothing differs."""
+        return self.num_matching > 0 and not self.faults and not self.gaps
 
 
 @dataclass(slots=True)

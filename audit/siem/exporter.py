@@ -16,8 +16,9 @@ from dataclasses import dataclass, replace
 from threading import Event as Flag
 from threading import Thread
 
+from audit.entry import Entry
 from audit.errors import AuditError
-from audit.reader import AuditReader, Entry
+from audit.reader import AuditReader
 from audit.siem.cursor import Cursor, CursorFile
 from audit.siem.destination import Destination
 from audit.siem.exported import ExportedLeaf, LogName

@@ -32,7 +32,7 @@ _OF_ACTION = {
     "died": ERROR,
     "failing": ERROR,
     "abandoned": WARNING,
-    "capacity_warned": WARNING,
+    "filling": WARNING,
     "changed": WARNING,
     "denied": WARNING,
     "failed": WARNING,

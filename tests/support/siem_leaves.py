@@ -43,7 +43,7 @@ def exported(event: Event, index: int = 7) -> ExportedLeaf:
 
 def attacked(text: str, kind: str = "request:denied") -> ExportedLeaf:
     """Give a leaf that says this text wherever a leaf can say any."""
-    facts = {name: text for name in ("route", "source", "code", "outcome", "decision", "model_root", "policy_digest")}
+    facts = dict.fromkeys(("route", "source", "code", "outcome", "decision", "model_root", "policy_digest"), text)
     event = dataclasses.replace(make_event(1, kind, text or "s", **facts), actor=text or "a", role=text, tenant=text)
     return exported(event)
 

@@ -4,10 +4,19 @@ from __future__ import annotations
 
 import typer
 
-from appliance.cli.audit import entries, erasures, files, holds, proofs, search
+from appliance.cli.audit import entries, erasures, files, holds, proofs, search, siem
 
 app = typer.Typer(help="Read, prove, export and verify the log.", no_args_is_help=True)
-for verb in (entries.tail, entries.show, search.search, proofs.prove, proofs.check_receipt, files.export, files.verify):
+for verb in (
+    entries.tail,
+    entries.show,
+    search.search,
+    proofs.prove,
+    proofs.check_receipt,
+    files.export,
+    files.verify,
+    siem.siem_check,
+):
     app.command()(verb)
 app.command("erase")(erasures.erase)
 app.command("check-certificate")(erasures.check_certificate_file)

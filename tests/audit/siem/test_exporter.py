@@ -229,7 +229,7 @@ def test_leaves_about_exports_alone_are_no_failure_to_tell_of(open_writer: OpenW
     assert sink.offered[-1] == [1, 2]
 
 
-def test_a_log_that_was_cut_behind_the_cursor_is_not_copied_on(log_path: Path, bench: Bench) -> None:
+def test_a_log_that_was_cut_behind_the_cursor_is_not_copied_on(bench: Bench) -> None:
     """The cursor knows of a leaf that the log has no more: said, and nothing is sent."""
     bench.cursor_file().move(Cursor(3, "ab" * 32))
     sink = ScriptedSink()

@@ -25,11 +25,11 @@ def sink_of(path: Path, max_bytes: int = 2**20, max_files: int = 3) -> FileSink:
 
 def test_lines_are_flushed_before_it_says_taken(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every byte is there when the disk is told to keep them, and the folder keeps the file's name."""
-    synced: list[tuple[int, bytes | None]] = []
+    synced: list[tuple[str, bytes | None]] = []
     real = os.fsync
 
     def noting(descriptor: int) -> None:
-        name = os.readlink(f"/proc/self/fd/{descriptor}")
+        name = str(Path(f"/proc/self/fd/{descriptor}").readlink())
         synced.append((name, path.read_bytes() if name == str(path) else None))
         real(descriptor)
 

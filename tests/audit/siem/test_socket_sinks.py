@@ -139,8 +139,7 @@ def test_udp_notices_that_nobody_is_there() -> None:
         port = port_of(receiver)
     sink = DatagramSink((LOOPBACK, port), deadline_s=30)
     with pytest.raises(SinkFailed, match="refused"):
-        for event in EVENTS:
-            sink.take([event])
+        sink.take(EVENTS)
 
 
 def test_a_unix_socket_takes_messages_of_any_leaf(tmp_path: Path) -> None:
@@ -176,11 +175,12 @@ def test_a_slow_reader_gets_everything(listener: socket.socket) -> None:
         connection, _ = listener.accept()
         with connection:
             received.append(read_exactly(connection, sum(map(len, content))))
+            assert connection.recv(1) == b"", "the sink hangs up first"
 
     reading = threading.Thread(target=read)
     reading.start()
     sink = TcpSink(LOOPBACK, port_of(listener), deadline_s=60)
     sink.take(content)
-    reading.join()
     sink.close()
+    reading.join()
     assert received == [b"".join(content)]
