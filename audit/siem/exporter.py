@@ -152,11 +152,7 @@ class Exporter:
         entries = self._reader.entries(after=after, limit=self._pace.max_batch_len).entries
         if not entries:
             return False
-        if entries[0].index != cursor.next_index:
-            raise CursorMismatch(
-                f"the log begins at entry {entries[0].index}, and {cursor.next_index} was not copied yet",
-                hint="these entries were pruned; remove the cursor while the appliance is stopped to go on without",
-            )
+        assert entries[0].index == cursor.next_index, f"asked after {after}, got {entries[0].index}"
         events = [self._encoded(entry) for entry in entries]
         concerns_others = any(entry.leaf.event.kind not in self._own_kinds for entry in entries)
         self._status = replace(self._status, busy_since=self._monotonic(), concerns_others=concerns_others)
