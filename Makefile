@@ -9,7 +9,9 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 PYTEST := OMP_NUM_THREADS=1 PYTHONPATH=tests/guard $(BIN)/python -m pytest
 WORKERS ?= 2
 
-.PHONY: help serve test check format test-long interop interop-model interop-log bench starter clean
+ROUNDS ?= 1000
+
+.PHONY: help serve test check format test-long crash faults tamper interop interop-model interop-log bench starter clean
 .DEFAULT_GOAL := help
 
 help:
@@ -17,6 +19,9 @@ help:
 	@echo "make test       install into .venv, run the whole suite in WORKERS=2 processes"
 	@echo "make check      lint, types, import contracts, docs"
 	@echo "make test-long  the long lanes: many crash rounds, large fuzz"
+	@echo "make crash      kill the log's writer ROUNDS=1000 times under load"
+	@echo "make faults     fail every call to the disk in every way, and cut the power at every call"
+	@echo "make tamper     change every bit and every row of a log, and print what was found"
 	@echo "make interop    let strangers' tools check us: model_signing, aics-tlog, pymerkle"
 	@echo "make bench      drive a running appliance with a real trace and print one table"
 	@echo "make starter    train the starter model again from its seed"
@@ -29,6 +34,18 @@ test: $(VENV)/.test
 
 test-long: $(VENV)/.test
 	$(PYTEST) -m slow --timeout=7200
+
+crash: $(VENV)/.test
+	CLOISTER_CRASH_ROUNDS=$(ROUNDS) $(PYTEST) -q -s --timeout=7200 tests/audit/test_crash.py
+
+faults: $(VENV)/.test
+	$(PYTEST) -q -s -m slow --timeout=7200 tests/audit/test_faulty_disk.py
+
+tamper: $(VENV)/.test
+	@rm -f .tamper.jsonl
+	CLOISTER_TAMPER_TABLE=.tamper.jsonl $(PYTEST) -q -n $(WORKERS) -m slow --timeout=7200 \
+		tests/audit/test_tamper_every_bit.py tests/audit/test_tamper_every_row.py
+	@$(BIN)/python tests/support/tamper_table.py .tamper.jsonl
 
 check: $(VENV)/.test
 	$(BIN)/ruff check .
