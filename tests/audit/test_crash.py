@@ -21,7 +21,7 @@ from audit.writer import AuditWriter, WriterConfig
 ROUNDS = int(os.environ.get("CLOISTER_CRASH_ROUNDS", "50"))
 ROUNDS_PER_LOG = 25
 """A log grows by some hundred leaves in a round, and is verified whole after each."""
-MAX_RECEIPTS_PER_ROUND = 400
+MAX_RECEIPTS_PER_ROUND = 200
 
 
 @contextmanager
