@@ -50,6 +50,12 @@ class KnownHeads:
         while self._waiting and self._waiting[-1].size <= size:
             self._waiting.pop()
 
+    def leave_below(self, floor: int) -> list[int]:
+        """Give up on heads below a floor of pruning, of which no tree can be grown any more; return their sizes."""
+        left = [head.size for head in self._waiting if 0 < head.size < floor]
+        self._waiting = [head for head in self._waiting if not 0 < head.size < floor]
+        return sorted(left)
+
     def finish(self, num_leaves: int) -> None:
         """Report the heads that the log does not reach."""
         for known in self._waiting:
