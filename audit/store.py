@@ -153,12 +153,15 @@ def stored_head(connection: Connection) -> StoredHead:
 
 def stored_floors(connection: Connection) -> Floors:
     """Return the floors that are recorded; where all of an entry is gone, so is its content."""
-    query = select(pruning_table.c.what, func.max(pruning_table.c.minimum_index)).group_by(pruning_table.c.what)
-    found: dict[str, int] = dict(iter(connection.execute(query)))
-    for minimum_index in found.values():
-        require_kinds(None, (minimum_index, int))
-    leaf = found.get(Pruned.LEAF.value, 0)
-    return Floors(max(found.get(Pruned.CONTENT.value, 0), leaf), leaf)
+    content, leaf = (_highest_floor(connection, what) for what in (Pruned.CONTENT, Pruned.LEAF))
+    return Floors(max(content, leaf), leaf)
+
+
+def _highest_floor(connection: Connection, what: Pruned) -> int:
+    query = select(func.max(pruning_table.c.minimum_index)).where(pruning_table.c.what == what.value)
+    minimum_index = connection.execute(query).scalar_one() or 0
+    require_kinds(None, (minimum_index, int))
+    return int(minimum_index)
 
 
 class NodeLookup:
