@@ -111,6 +111,7 @@ GRANTS = {
     "auditor": {
         *("readAudit", "proveAudit", "readCheckpoint", "listModels", "readMetrics", "listKeys", "readSpec"),
         *("approveRelease", "approveUnseal", "checkContent", "proposeUnseal", "readRetention", "readUnsealed"),
+        "makeEvidence",
     },
     "privacy": {
         *("approvePrune", "approveRelease", "approveRetention", "approveUnseal", "checkContent", "eraseSubject"),
