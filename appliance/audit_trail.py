@@ -10,14 +10,14 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Protocol
 
 from appliance.identity.principal import Principal
 from audit.errors import AuditQueueFull
-from audit.event import Event, JsonValue, Receipt
+from audit.event import Event, JsonValue, Receipt, SealedContent
 from audit.pairing import Pairing
 
 if TYPE_CHECKING:
@@ -35,8 +35,6 @@ class Kind(StrEnum):
     CONTENT_SHOWN = "content:shown"
     ENGINE_DIED = "engine:died"
     ENGINE_RECOVERED = "engine:recovered"
-    EVIDENCE_MADE = "evidence:made"
-    EVIDENCE_STARTED = "evidence:started"
     EXPORT_FAILING = "export:failing"
     EXPORT_RECOVERED = "export:recovered"
     HOLD_PLACED = "hold:placed"
@@ -76,6 +74,7 @@ PAIRING = Pairing(
             Kind.REQUEST_ABANDONED,
         )
     ),
+    opening_index_fact="admitted_index",
 )
 """The law of two records: what was admitted ends exactly once."""
 SYSTEM = Principal(id="system", kind="Service", tenant="", roles=(), clearance=0, key_id="")
@@ -92,7 +91,7 @@ def key_subject(tenant: str, subject: str) -> str:
 class EventSink(Protocol):
     """Where events go; `audit.writer.AuditWriter` is the one there is."""
 
-    async def append(self, event: Event) -> Receipt:
+    async def append(self, event: Event, contents: Sequence[SealedContent] = ()) -> Receipt:
         """Durable when it returns.  Raises when the leaf is not known to be durable."""
         ...
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,7 +28,7 @@ from appliance.recorder import LOG_OBSTACLE
 from appliance.settings import Settings
 from appliance.siem_exports import SiemExports
 from appliance.state.opening import OpenState
-from audit.event import Event, JsonValue, Receipt
+from audit.event import Event, JsonValue, Receipt, SealedContent
 from audit.reader import AuditReader, EntryFilter
 from audit.subject_keys.keyring import SubjectKeyring
 from audit.writer import AuditWriter, WriterConfig, WriterState
@@ -57,11 +57,11 @@ class _MeasuredSink:
         self._metrics = metrics
         self._activity = activity
 
-    async def append(self, event: Event) -> Receipt:
+    async def append(self, event: Event, contents: Sequence[SealedContent] = ()) -> Receipt:
         """Append; see `audit.writer.AuditWriter.append`."""
         started = time.monotonic()
         try:
-            receipt = await self._writer.append(event)
+            receipt = await self._writer.append(event, contents)
         finally:
             waited_s = time.monotonic() - started
             self._metrics.append_seconds.labels(event.kind).observe(waited_s)

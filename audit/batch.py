@@ -19,6 +19,9 @@ class BatchPlan:
     """Everything that one transaction inserts, and what is true once it is durable."""
 
     leaf_rows: tuple[tuple[object, ...], ...]
+    policy_rows: tuple[tuple[int, str], ...]
+    content_rows: tuple[tuple[int, str, str, bytes, bytes], ...]
+    pruning_rows: tuple[tuple[str, int, int], ...]
     node_rows: tuple[tuple[int, int, bytes], ...]
     checkpoint_row: tuple[int, bytes, str]
     receipts: tuple[Receipt, ...]
@@ -42,8 +45,20 @@ def plan_batch(edge: RightEdge, drafts: Sequence[DraftLeaf], signers: Sequence[L
             "leaf_hash": digest,
         }
         rows.append(tuple(columns[name] for name in LEAF_COLUMNS))
+    placed = [(edge.size + offset, draft) for offset, draft in enumerate(drafts)]
     return BatchPlan(
         leaf_rows=tuple(rows),
+        policy_rows=tuple((index, policy_id) for index, draft in placed for policy_id in draft.policy_ids),
+        content_rows=tuple(
+            (index, content.phase, content.key_id, content.nonce, content.ciphertext)
+            for index, draft in placed
+            for content in draft.contents
+        ),
+        pruning_rows=tuple(
+            (draft.floor.what.value, draft.floor.minimum_index, index)
+            for index, draft in placed
+            if draft.floor is not None
+        ),
         node_rows=tuple((node.level, node.index, node.digest) for node in nodes),
         checkpoint_row=(checkpoint.size, checkpoint.root, sign_checkpoint(checkpoint, signers)),
         receipts=tuple(

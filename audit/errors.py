@@ -5,13 +5,14 @@
     │   └── FilterRefused    the same, and where in the filter's text
     ├── AuditQueueFull       the caller: later, with less
     ├── EntryNotFound        the caller: no such index, subject or checkpoint
+    │   └── EntryPruned      the caller: it was there, and is gone by a recorded act
     ├── SubjectErased        the caller: the key behind this commitment was destroyed
     ├── AuditHalted          the operator: the writer stopped for good; restart after reading the reason
     ├── LogMissing           the operator: no log at this path, and none is made silently
     ├── LogExists            the operator: creating would hide an existing log
     ├── WriterLocked         the operator: another writer holds this log
     ├── SettingRefused       the operator: the store did not take a setting that durability rests on
-    ├── LogUnusable          the operator: the machine refuses the log's file (space, lock, permissions)
+    ├── LogUnusable          the operator: machine or server refuse the log (space, lock, permissions)
     ├── KeyringUnusable      the operator: the same, about the subject keys' file
     ├── KeyRefused           the operator: a key or key file is malformed, exposed or the wrong one
     ├── AuditCorrupt         the auditor: stored bytes contradict one another or the signed head
@@ -22,7 +23,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from audit.location import LogLocation
 
 DAMAGE_HINT = "keep the file as it is for the auditor and restore a copy"
 """What to do where the content of a file is in doubt."""
@@ -69,6 +70,15 @@ class EntryNotFound(AuditError):
         self.what = what
 
 
+class EntryPruned(EntryNotFound):
+    """Asked for something below the floor of pruning."""
+
+    def __init__(self, index: int, minimum_index: int) -> None:
+        super().__init__(f"entry {index} was pruned; entries from {minimum_index} on are here")
+        self.index = index
+        self.minimum_index = minimum_index
+
+
 class SubjectErased(AuditError):
     """The subject's key was destroyed: its commitments can never be checked again, which was the point."""
 
@@ -88,7 +98,7 @@ class AuditHalted(AuditError):
 class LogMissing(AuditError):
     """There is no log here; an empty one is never made in its place."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: LogLocation) -> None:
         super().__init__(f"no log at {path}", hint="create it on purpose, or restore it; an empty log proves nothing")
         self.path = path
 
@@ -96,7 +106,7 @@ class LogMissing(AuditError):
 class LogExists(AuditError):
     """There is something here already."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: LogLocation) -> None:
         super().__init__(f"{path} exists", hint="open it, or choose another path")
         self.path = path
 
@@ -104,7 +114,7 @@ class LogExists(AuditError):
 class WriterLocked(AuditError):
     """Another writer is at work; two would fork the log."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: LogLocation) -> None:
         super().__init__(f"another writer holds {path}", hint="stop the other process first")
         self.path = path
 
@@ -112,9 +122,9 @@ class WriterLocked(AuditError):
 class SettingRefused(AuditError):
     """A setting was written and read back as something else."""
 
-    def __init__(self, name: str, wanted: object, found: object) -> None:
+    def __init__(self, name: str, wanted: object, found: object, *, hint: str = "") -> None:
         super().__init__(
-            f"{name} must be {wanted} but is {found}", hint="durability rests on it, so the log stays shut"
+            f"{name} must be {wanted} but is {found}", hint=hint or "durability rests on it, so the log stays shut"
         )
         self.name = name
         self.wanted = wanted
@@ -124,7 +134,7 @@ class SettingRefused(AuditError):
 class LogUnusable(AuditError):
     """The machine refuses the log's database; its content is not in doubt."""
 
-    def __init__(self, path: Path, what: str, *, hint: str) -> None:
+    def __init__(self, path: LogLocation, what: str, *, hint: str) -> None:
         super().__init__(f"the log {path}: {what}", hint=hint)
         self.path = path
         self.what = what
@@ -133,7 +143,7 @@ class LogUnusable(AuditError):
 class KeyringUnusable(AuditError):
     """The machine refuses the subject keys' database; nothing was committed to."""
 
-    def __init__(self, path: Path, what: str, *, hint: str) -> None:
+    def __init__(self, path: LogLocation, what: str, *, hint: str) -> None:
         super().__init__(f"the subject keys {path}: {what}", hint=hint)
         self.path = path
         self.what = what
@@ -156,7 +166,7 @@ class AuditCorrupt(AuditError):
         what: str,
         *,
         hint: str = "keep the files as they are and verify the log",
-        path: Path | None = None,
+        path: LogLocation | None = None,
     ) -> None:
         file = "the log" if path is None else str(path)
         place = file if index is None else f"entry {index}" if path is None else f"{file}, entry {index}"

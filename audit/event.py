@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import TypeAlias
 
 JsonValue: TypeAlias = "bool | int | float | str | Sequence[JsonValue] | Mapping[str, JsonValue] | None"
@@ -45,3 +46,30 @@ class Receipt:
     """RFC 6962 leaf hash, 64 hexadecimal digits."""
     tree_size: int
     """Size of the tree whose signed checkpoint was committed together with the leaf."""
+
+
+@dataclass(frozen=True, slots=True)
+class SealedContent:
+    """Ciphertext that is stored beside a leaf, in the same commit; the leaf gets its digest."""
+
+    phase: str
+    """Which of a request's contents this is: `prompt`, `output`."""
+    key_id: str
+    """Id of the subject key that seals it."""
+    nonce: bytes
+    ciphertext: bytes
+
+
+class Pruned(StrEnum):
+    """What can be gone below a floor."""
+
+    CONTENT = "content"
+    LEAF = "leaf"
+
+
+@dataclass(frozen=True, slots=True)
+class Floor:
+    """Below `minimum_index` this is gone from the store; the signed tree still counts it."""
+
+    what: Pruned
+    minimum_index: int

@@ -20,8 +20,9 @@ from sqlalchemy import Connection, select
 
 from audit.checkpoint import Checkpoint, LogVerifier, open_checkpoint
 from audit.errors import AuditCorrupt, LogExists
+from audit.location import LogLocation
 from audit.schema import leaf_table, node_table
-from audit.store import newest_checkpoint, open_engine, require_kinds, snapshot
+from audit.store import newest_checkpoint, open_engine, require_kinds, snapshot, stored_floors
 from audit.tiles import (
     CHECKPOINT_NAME,
     LOG_FOLDER,
@@ -34,14 +35,14 @@ from audit.tiles import (
 )
 
 
-def export_log(path: Path, folder: Path, verifier: LogVerifier) -> Checkpoint:
-    """Write the log at `path` into a new `folder`; return the checkpoint that it shows."""
+def export_log(location: LogLocation, folder: Path, verifier: LogVerifier) -> Checkpoint:
+    """Write the log at `location` into a new `folder`; return the checkpoint that it shows."""
     if folder.exists():
         raise LogExists(folder)
     draft = folder.with_name(f".{folder.name}.{os.getpid()}.new")
     draft.mkdir(mode=0o700, parents=True)
     try:
-        checkpoint = _write_log(path, draft, verifier)
+        checkpoint = _write_log(location, draft, verifier)
         draft.rename(folder)
     except BaseException:
         shutil.rmtree(draft)
@@ -49,13 +50,13 @@ def export_log(path: Path, folder: Path, verifier: LogVerifier) -> Checkpoint:
     return checkpoint
 
 
-def _write_log(path: Path, folder: Path, verifier: LogVerifier) -> Checkpoint:
-    engine = open_engine(path, read_only=True)
+def _write_log(location: LogLocation, folder: Path, verifier: LogVerifier) -> Checkpoint:
+    engine = open_engine(location, read_only=True)
     try:
-        with snapshot(engine, path) as connection:
+        with snapshot(engine, location) as connection:
             _, _, note = newest_checkpoint(connection)
             checkpoint = open_checkpoint(note, [verifier])
-            for tile in tiles_of(checkpoint.size):
+            for tile in tiles_of(checkpoint.size, stored_floors(connection).leaf):
                 _write(folder / LOG_FOLDER / tile.path, _content(connection, tile))
     finally:
         engine.dispose()

@@ -1,8 +1,8 @@
-"""What SQLite says about a database file, as this package's errors, each naming the file.
+"""What SQLite or PostgreSQL says about a log, as this package's errors, each naming the place.
 
 Two kinds, because two people act: the machine refuses (a lock, space, permissions, memory), which leaves the content as
 it is; or the content is not what was written.  Whatever is not plainly the machine's is counted as damage, so that a
-reason SQLite adds tomorrow is never mistaken for a passing one.
+reason that a database adds tomorrow is never mistaken for a passing one.
 """
 
 from __future__ import annotations
@@ -12,9 +12,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import psycopg
 from sqlalchemy.exc import DBAPIError, MultipleResultsFound, NoResultFound
 
 from audit.errors import DAMAGE_HINT, AuditCorrupt, AuditError, KeyringUnusable, LogUnusable
+from audit.location import LogLocation
 
 _MACHINE_CODES = frozenset(
     {
@@ -30,6 +32,8 @@ _MACHINE_CODES = frozenset(
         sqlite3.SQLITE_PROTOCOL,
     }
 )
+_SERVER_CLASSES = ("08", "25", "28", "3D", "40", "42501", "53", "55", "57", "58")
+"""SQLSTATE prefixes by which PostgreSQL refuses: connection, credentials, rights, resources, locks, shutdown, I/O."""
 _LEAST_LEN = 512
 """SQLite's smallest page."""
 _PRIMARY_CODE = 0xFF
@@ -37,7 +41,7 @@ _MACHINE_HINT = "check space, owner, permissions and who else holds the file, th
 
 
 @contextmanager
-def naming_file(path: Path, unusable: type[LogUnusable | KeyringUnusable]) -> Iterator[None]:
+def naming_file(path: LogLocation, unusable: type[LogUnusable | KeyringUnusable]) -> Iterator[None]:
     """Turn the faults of the database at `path` into `AuditCorrupt` or, where the machine refuses, `unusable`."""
     try:
         yield
@@ -70,8 +74,17 @@ def is_no_writing(fault: BaseException | None) -> bool:
     return _primary_code(fault) in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY)
 
 
-def _named(path: Path, fault: BaseException | None, unusable: type[LogUnusable | KeyringUnusable]) -> AuditError:
-    if _primary_code(fault) in _MACHINE_CODES:
+def is_refusal(fault: BaseException | None) -> bool:
+    """Tell whether the machine or the server says no, as against damage."""
+    if isinstance(fault, psycopg.Error):
+        if fault.sqlstate is None:  # no server answered, or the driver itself is at fault
+            return isinstance(fault, psycopg.OperationalError)
+        return fault.sqlstate.startswith(_SERVER_CLASSES)
+    return _primary_code(fault) in _MACHINE_CODES
+
+
+def _named(path: LogLocation, fault: BaseException | None, unusable: type[LogUnusable | KeyringUnusable]) -> AuditError:
+    if is_refusal(fault):
         return unusable(path, str(fault), hint=_MACHINE_HINT)
     return AuditCorrupt(None, str(fault), hint=DAMAGE_HINT, path=path)
 

@@ -12,14 +12,15 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NoReturn, TypeAlias
 
 import rfc8785
 
+from audit.beside import policy_ids
 from audit.errors import AuditRefused, ProofRefused
-from audit.event import MAX_LEAF_BYTES, Event, JsonValue
+from audit.event import MAX_LEAF_BYTES, Event, Floor, SealedContent
 
 LEAF_VERSION = 1
 MAX_SAFE_INTEGER = 2**53 - 1
@@ -40,6 +41,8 @@ LEAF_COLUMNS = (
     *("kind", "ts_us", "epoch", "actor", "role", "tenant", "subject", *_PROJECTED_FACTS),
 )
 """What is stored of a leaf, in the order of the table."""
+MAX_PROJECTED_BYTES = 1_024
+"""Of a text that is searched by, in UTF-8: an index entry must fit a database page wherever the log lies."""
 
 PlainJson: TypeAlias = "bool | int | float | str | list[PlainJson] | dict[str, PlainJson] | None"
 
@@ -77,15 +80,31 @@ class DraftLeaf:
     after: bytes
     event: Event
     columns: Mapping[str, int | str | None]
+    policy_ids: tuple[str, ...] = ()
+    """By which the leaf is found, beside its columns."""
+    contents: tuple[SealedContent, ...] = ()
+    """Committed beside the leaf."""
+    floor: Floor | None = None
+    """Rises with this leaf."""
 
     def encode(self, index: int, head: int) -> bytes:
         """Return the leaf's bytes; `facts < head < index < kind` in canonical order."""
         return b'%b"head":%d,"index":%d,%b' % (self.before, head, index, self.after)
 
 
-def draft_leaf(event: Event, place: Place) -> DraftLeaf:
-    """Check and encode an event, or refuse it with the rule that it breaks."""
+def draft_leaf(
+    event: Event, place: Place, *, contents: Sequence[SealedContent] = (), floor: Floor | None = None
+) -> DraftLeaf:
+    """Check and encode an event, or refuse it with the rule that it breaks.
+
+    Contents and floor are those that the event's facts speak of already (`beside.bind_contents`, `beside.bind_floor`).
+    """
     _check_event(event)
+    found_by = policy_ids(event)
+    columns = project(event, place)
+    for name, value in [*columns.items(), *(("policy id", policy_id) for policy_id in found_by)]:
+        if isinstance(value, str):
+            _check_searched(name, value)
     before: dict[str, PlainJson] = {
         "actor": event.actor,
         "boot_id": place.boot_id,
@@ -103,7 +122,7 @@ def draft_leaf(event: Event, place: Place) -> DraftLeaf:
         "v": LEAF_VERSION,
     }
     head_text, tail_text = _canonical(before), _canonical(after)
-    draft = DraftLeaf(head_text[:-1] + b",", tail_text[1:], event, project(event, place))
+    draft = DraftLeaf(head_text[:-1] + b",", tail_text[1:], event, columns, found_by, tuple(contents), floor)
     num_bytes = len(draft.encode(MAX_SAFE_INTEGER, MAX_SAFE_INTEGER))
     if num_bytes > MAX_LEAF_BYTES:
         raise AuditRefused(f"the event needs {num_bytes} bytes; a leaf has at most {MAX_LEAF_BYTES}")
@@ -164,11 +183,6 @@ def project(event: Event, place: Place) -> dict[str, int | str | None]:
     return columns
 
 
-def fact_text(value: JsonValue) -> str:
-    """Write a fact of a decoded leaf in its one form."""
-    return _canonical(_plain(value, "the value", 0)).decode()
-
-
 def _check_event(event: Event) -> None:
     for name in _TEXT_FIELDS:
         if not isinstance(getattr(event, name), str):
@@ -183,6 +197,13 @@ def _check_event(event: Event) -> None:
     for fact in names:
         if not isinstance(fact, str) or not _FACT_NAME.fullmatch(fact):
             raise AuditRefused(f"the fact name {fact!r} is not snake_case")
+
+
+def _check_searched(name: str, value: str) -> None:
+    if "\0" in value:
+        raise AuditRefused(f"the {name} holds a zero character, which not every database can")
+    if len(value.encode(errors="surrogatepass")) > MAX_PROJECTED_BYTES:
+        raise AuditRefused(f"the {name} is longer than {MAX_PROJECTED_BYTES} bytes")
 
 
 def _in_range(value: object, highest: int) -> bool:
@@ -213,7 +234,7 @@ def _plain(value: object, where: str, depth: int) -> PlainJson:
     raise AuditRefused(f"{where} holds a {type(value).__name__}, which is not JSON")
 
 
-def _canonical(value: PlainJson) -> bytes:
+def _canonical(value: dict[str, PlainJson]) -> bytes:
     """RFC 8785 bytes, where possible from the standard encoder, which gives the same bytes several times sooner.
 
     Member names are ASCII here, so sorting by code point is sorting by UTF-16 unit; and from 0.0001 up to 2**53 Python

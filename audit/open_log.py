@@ -1,76 +1,71 @@
-"""A log held open for appending: its lock, its one connection, and the head that the next batch extends.
+"""A log held open for appending: the head that the next batch extends, and the one commit that extends it.
 
-Promise: one process at a time; a batch is durable whole or not at all; the head in memory moves only after the commit
-returned and the files were found to be still the ones that were opened.  Never: repair a head that was not proven on
-opening, extend a head on disk that is not the one in memory, or let SQLite copy its journal by itself.
+Promise: one writer at a time (`holding`); a batch is durable whole or not at all; the head in memory moves only after
+the commit is known to be durable and the store is found to be still the one that was opened.  A commit of unknown
+outcome is read back where the store can be asked (PostgreSQL) and fatal where it cannot (SQLite).  Never: repair a head
+that was not proven on opening, or extend a head in the store that is not the one in memory.
 
-Not safe to share: it belongs to one thread at a time.  Any error of `extend` or `move_wal_when_due` means that nobody
-knows what is durable: the owner must stop for good and let go, and opening again tells.
+Not safe to share: it belongs to one thread at a time.  Any error of `extend`, `tidy` or `sweep` means that nobody knows
+what is durable: the owner must stop for good and let go, and opening again tells.
 """
 
 from __future__ import annotations
 
-import fcntl
-import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Self
 
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Connection
+from sqlalchemy.exc import DBAPIError
 
 from audit.batch import BatchPlan
 from audit.checkpoint import Checkpoint, LogVerifier
-from audit.errors import AuditHalted, LogMissing, WriterLocked
-from audit.guards import FileGuard
+from audit.errors import AuditHalted
+from audit.event import Floor, Pruned
+from audit.holding.hold import Hold, take_hold
+from audit.location import LogLocation
 from audit.merkle import RightEdge
+from audit.migrating import apply_migrations, is_older, require_revision, stored_revision
 from audit.recovery import RecoveredHead, recover_head
-from audit.schema import checkpoint_table, leaf_table, node_table
-from audit.store import (
-    bulk_insert,
-    move_wal_into_database,
-    open_engine,
-    require_own_schema,
-    require_revision,
-    snapshot,
-    stored_head,
-)
+from audit.schema import checkpoint_table, content_table, leaf_policy_table, leaf_table, node_table, pruning_table
+from audit.store import Floors, StoredHead, bulk_insert, require_own_schema, snapshot, stored_floors, stored_head
+from audit.sweep import sweep_pruned
 
 
 class OpenLog:
-    """Made by `open`, which locks and proves; ended by `let_go`."""
+    """Made by `open`, which holds and proves; ended by `let_go`."""
 
-    def __init__(self, path: Path, engine: Engine, lock_descriptor: int, head: RecoveredHead) -> None:
+    def __init__(self, hold: Hold, head: RecoveredHead, floors: Floors) -> None:
         self.last_epoch = head.last_epoch
         """The epoch of the newest leaf when the log was opened, 0 for an empty log."""
-        self._engine = engine
-        self._lock_descriptor = lock_descriptor
-        self._files = FileGuard.of((path, _beside(path, "-wal"), _lock_path(path)))
+        self._hold = hold
         # Moved by `extend` alone:
         self._edge: RightEdge = head.edge
         self._checkpoint: Checkpoint = head.checkpoint
-        self._num_commits_in_wal = 0
+        self._floors = floors
+        """Moved by `raise_floor`, before the batch that records it: a batch that fails ends this log anyway."""
+        self.has_pruned_rows = floors.content > 0
+        """Whether rows may lie below a floor: set when a floor rises, cleared by `sweep`."""
 
     @classmethod
-    def open(cls, path: Path, verifiers: Sequence[LogVerifier]) -> Self:
-        """Lock the log, refuse tables that are not ours, prove its head by one of these keys."""
-        if not path.is_file():
-            raise LogMissing(path)
-        lock_descriptor = _lock(path)
+    def open(cls, location: LogLocation, verifiers: Sequence[LogVerifier]) -> Self:
+        """Hold the log, bring its tables up to date, refuse tables that are not ours, prove its head by these keys."""
+        hold = take_hold(location)
         try:
-            engine = open_engine(path, read_only=False)
-            try:
-                with snapshot(engine, path) as connection:
-                    require_revision(connection)
-                    require_own_schema(connection, path)
-                    head = recover_head(connection, verifiers)
-                return cls(path, engine, lock_descriptor, head)
-            except BaseException:
-                engine.dispose()
-                raise
+            if isinstance(location, Path):
+                _bring_up_to_date(hold, location, verifiers)
+            with snapshot(hold.engine, location) as connection:
+                require_revision(connection)
+                require_own_schema(connection, location)
+                head = recover_head(connection, verifiers)
+                floors = stored_floors(connection)
+            log = cls(hold, head, floors)
+            hold.unsound()
         except BaseException:
-            os.close(lock_descriptor)
+            hold.let_go()
             raise
+        return log
 
     @property
     def edge(self) -> RightEdge:
@@ -82,65 +77,103 @@ class OpenLog:
         """Newest checkpoint that is known to be durable; any thread may read it."""
         return self._checkpoint
 
-    def files_replaced(self) -> str | None:
-        """Tell when the open files are no longer the ones in the folder."""
-        return self._files.replaced()
+    def unsound(self, min_free_bytes: int) -> str | None:
+        """Tell why nothing may be written now."""
+        return self._hold.unsound() or self._hold.short_of_space(min_free_bytes)
 
-    def extend(self, plan: BatchPlan) -> float:
-        """Commit a plan that was made on `edge`, and go on from it; return the seconds that the commit took."""
+    def raise_floor(self, floor: Floor) -> str | None:
+        """Take note of a floor that the next batch will record, or tell why it may not."""
+        standing = self._floors.leaf if floor.what is Pruned.LEAF else self._floors.content
+        if floor.minimum_index <= standing:
+            return f"the floor is at {standing} already"
+        if floor.minimum_index > self._edge.size:
+            return f"the log has {self._edge.size} entries, none at {floor.minimum_index}"
+        leaf = floor.minimum_index if floor.what is Pruned.LEAF else self._floors.leaf
+        self._floors = Floors(max(self._floors.content, floor.minimum_index), leaf)
+        return None
+
+    def extend(self, plan: BatchPlan, *, patience_s: float, on_interruption: Callable[[str], None]) -> float:
+        """Commit a plan that was made on `edge`, and go on from it; return the seconds that the commit took.
+
+        Args:
+            plan: what to commit.
+            patience_s: how long a database that went away is waited for, where it can be asked again.
+            on_interruption: called with the reason each time the outcome has to be asked for.
+        """
         started = time.perf_counter()
-        with self._engine.begin() as connection:
-            self._require_own_head(connection)
-            bulk_insert(connection, leaf_table, plan.leaf_rows)
-            bulk_insert(connection, node_table, plan.node_rows)
-            bulk_insert(connection, checkpoint_table, (plan.checkpoint_row,))
+        deadline = time.monotonic() + patience_s
+        while not self._commit(plan, deadline, on_interruption):
+            pass
         seconds = time.perf_counter() - started
-        replaced = self._files.replaced()
-        if replaced is not None:
-            raise AuditHalted(replaced)
+        unsound = self._hold.unsound()
+        if unsound is not None:
+            raise AuditHalted(unsound)
         self._edge, self._checkpoint = plan.edge, plan.checkpoint
-        self._num_commits_in_wal += 1
+        self.has_pruned_rows = self.has_pruned_rows or bool(plan.pruning_rows)
         return seconds
 
-    def move_wal_when_due(self, after_commits: int) -> None:
-        """Copy the write-ahead log into the main file once so many commits have collected in it."""
-        if self._num_commits_in_wal >= after_commits:
-            move_wal_into_database(self._engine)
-            self._num_commits_in_wal = 0
+    def sweep(self, max_entries: int) -> None:
+        """Delete some of what lies below a recorded floor; it was gone for readers since the floor rose."""
+        with self._hold.engine.begin() as connection:
+            self._hold.require_leader(connection)
+            self.has_pruned_rows = sweep_pruned(connection, max_entries)
 
-    def empty_wal(self) -> None:
-        """Copy all of the write-ahead log into the main file: the last act of a log that is closed in good order."""
-        move_wal_into_database(self._engine, truncate=True)
+    def tidy(self, after_commits: int) -> None:
+        """Do what the store wants between two commits."""
+        self._hold.tidy(after_commits)
+
+    def close_in_order(self) -> None:
+        """Do what the store wants as the last act of a log that is closed in good order."""
+        self._hold.close_in_order()
 
     def let_go(self) -> None:
-        """Close the connection, then drop the lock."""
-        self._engine.dispose()
-        os.close(self._lock_descriptor)
+        """Give the log up."""
+        self._hold.let_go()
 
-    def _require_own_head(self, connection: Connection) -> None:
-        """Inside the transaction that will extend it: the head on disk is still the one in memory."""
-        stored = stored_head(connection)
-        if stored != (self._edge.size, self._checkpoint.root, self._edge.size):
-            raise AuditHalted(f"the head on disk is {stored[0]} ({stored[2]} leaves), in memory {self._edge.size}")
+    def _commit(self, plan: BatchPlan, deadline: float, on_interruption: Callable[[str], None]) -> bool:
+        """Commit once; False when it is known that nothing of it is durable and it may go again as it is."""
+        try:
+            self._insert(plan)
+        except DBAPIError as error:
+            on_interruption(f"the database failed: {error.orig}")  # without statement and parameters
+            head = self._hold.head_after_failure(error, deadline)
+            if head == _head_of(plan.checkpoint):
+                return True
+            self._require_head(head)
+            return False
+        return True
+
+    def _insert(self, plan: BatchPlan) -> None:
+        with self._hold.engine.begin() as connection:
+            self._hold.require_leader(connection)
+            self._require_head(stored_head(connection))
+            _insert_rows(connection, plan)
+
+    def _require_head(self, stored: StoredHead) -> None:
+        """The head in the store is still the one in memory: nobody else wrote, and nothing acknowledged is lost."""
+        if stored != _head_of(self._checkpoint):
+            raise AuditHalted(
+                f"the head in the store is {stored.size} ({stored.num_leaves} leaves), in memory {self._edge.size}"
+            )
 
 
-def _beside(path: Path, suffix: str) -> Path:
-    return path.with_name(path.name + suffix)
+def _insert_rows(connection: Connection, plan: BatchPlan) -> None:
+    """The checkpoint last: it closes the batch, and the fence lets nothing be added to what is signed."""
+    bulk_insert(connection, leaf_table, plan.leaf_rows)
+    bulk_insert(connection, leaf_policy_table, plan.policy_rows)
+    bulk_insert(connection, content_table, plan.content_rows)
+    bulk_insert(connection, pruning_table, plan.pruning_rows)
+    bulk_insert(connection, node_table, plan.node_rows)
+    bulk_insert(connection, checkpoint_table, (plan.checkpoint_row,))
 
 
-def _lock_path(path: Path) -> Path:
-    return _beside(path, ".writer")
+def _head_of(checkpoint: Checkpoint) -> StoredHead:
+    return StoredHead(checkpoint.size, checkpoint.root, checkpoint.size)
 
 
-def _lock(path: Path) -> int:
-    """Hold the log for this process.
-
-    The lock is a file of its own: opening and closing the database by another descriptor would drop SQLite's locks.
-    """
-    descriptor = os.open(_lock_path(path), os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        os.close(descriptor)
-        raise WriterLocked(path) from error
-    return descriptor
+def _bring_up_to_date(hold: Hold, path: Path, verifiers: Sequence[LogVerifier]) -> None:
+    """Migrate an older file, once its head is proven; in one transaction."""
+    with snapshot(hold.engine, path) as connection:
+        if is_older(stored_revision(connection)):
+            recover_head(connection, verifiers)
+            apply_migrations(connection)

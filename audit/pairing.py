@@ -11,3 +11,5 @@ class Pairing:
 
     opening: str
     terminals: frozenset[str]
+    opening_index_fact: str | None = None
+    """Fact of an ending leaf that says where its opening stands: it may have been pruned since."""

@@ -9,26 +9,29 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
-from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from sqlalchemy import Connection, exists, select
 from sqlalchemy.exc import NoResultFound
 
+from audit.beside import describe, described_contents
 from audit.checkpoint import Checkpoint
 from audit.entry import Entry, read_entry
-from audit.errors import AuditCorrupt, AuditRefused, EntryNotFound
-from audit.merkle import consistency_proof, growth_coordinates, inclusion_proof
+from audit.errors import AuditCorrupt, AuditRefused, EntryNotFound, EntryPruned
+from audit.event import SealedContent
+from audit.location import LogLocation
+from audit.merkle import consistency_proof, inclusion_proof
+from audit.migrating import require_revision
 from audit.pairing import Pairing
 from audit.proof import EntryProof
-from audit.schema import checkpoint_table, leaf_table
+from audit.schema import checkpoint_table, content_table, leaf_table
 from audit.search.expression import EVERYTHING, Equal, Expression, Within, all_of
 from audit.search.fields import RANGE_END
 from audit.search.leaf_values import holds
 from audit.search.pages import find_page
 from audit.search.time_map import TimeMap
-from audit.store import NodeLookup, newest_checkpoint, open_engine, require_kinds, require_revision, snapshot
+from audit.store import Floors, NodeLookup, newest_checkpoint, open_engine, require_kinds, snapshot, stored_floors
 
 MAX_PAGE_LEN = 1_000
 
@@ -93,12 +96,12 @@ class OpenSubject:
 class AuditReader:
     """Reads one log; safe to use from several threads."""
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._engine = open_engine(path, read_only=True)
+    def __init__(self, location: LogLocation) -> None:
+        self._location = location
+        self._engine = open_engine(location, read_only=True)
         self._time_map = TimeMap()
         try:
-            with snapshot(self._engine, path) as connection:
+            with snapshot(self._engine, location) as connection:
                 require_revision(connection)
         except BaseException:
             self._engine.dispose()
@@ -118,17 +121,17 @@ class AuditReader:
 
     def head(self) -> SignedCheckpoint:
         """Return the newest checkpoint."""
-        with snapshot(self._engine, self._path) as connection:
+        with snapshot(self._engine, self._location) as connection:
             return _newest(connection)
 
     def checkpoint(self, size: int) -> SignedCheckpoint:
         """Return the checkpoint that was signed at exactly this size."""
-        with snapshot(self._engine, self._path) as connection:
+        with snapshot(self._engine, self._location) as connection:
             return _checkpoint_at(connection, size)
 
     def entry(self, index: int) -> Entry:
         """Return one entry."""
-        with snapshot(self._engine, self._path) as connection:
+        with snapshot(self._engine, self._location) as connection:
             return _entry_at(connection, index)
 
     def entries(
@@ -156,9 +159,12 @@ class AuditReader:
         if not 1 <= limit <= MAX_PAGE_LEN:
             raise AuditRefused(f"a page has 1 to {MAX_PAGE_LEN} entries")
         expression = conditions.expression() if isinstance(conditions, EntryFilter) else conditions
-        with snapshot(self._engine, self._path) as connection:
+        with snapshot(self._engine, self._location) as connection:
             signed, _, _ = newest_checkpoint(connection)
             size = signed if size is None else min(size, signed)
+            floor = stored_floors(connection).leaf
+            if floor:
+                expression = all_of([Within("index", floor, RANGE_END), expression])
             found = find_page(connection, self._time_map, expression, size, after=after, limit=limit, newest=newest)
             return Page(_entries_at(connection, found.indexes, expression), found.next_after)
 
@@ -182,12 +188,34 @@ class AuditReader:
         """Return the stored leaf hashes of those indexes that the log holds; at most `MAX_PAGE_LEN` are asked for."""
         assert len(indexes) <= MAX_PAGE_LEN, f"{len(indexes)} indexes at once"
         query = select(leaf_table.c.idx, leaf_table.c.leaf_hash).where(leaf_table.c.idx.in_(sorted(set(indexes))))
-        with snapshot(self._engine, self._path) as connection:
+        with snapshot(self._engine, self._location) as connection:
             found: dict[int, bytes] = {}
             for index, digest in connection.execute(query):
                 require_kinds(index, (digest, bytes))
                 found[index] = digest
         return found
+
+    def content(self, index: int, phase: str) -> SealedContent | None:
+        """Return what was sealed beside an entry, held against the entry; None where nothing was, or it was pruned."""
+        with snapshot(self._engine, self._location) as connection:
+            said = described_contents(_entry_at(connection, index).leaf.event).get(phase)
+            query = select(content_table).where(content_table.c.idx == index, content_table.c.phase == phase)
+            row = connection.execute(query).one_or_none()
+            floor = stored_floors(connection).content
+        if said is None or (row is None and index < floor):
+            return None
+        if row is None:
+            raise AuditCorrupt(index, f"the sealed {phase} is missing")
+        require_kinds(index, (row.key_id, str), (row.nonce, bytes), (row.ciphertext, bytes))
+        content = SealedContent(phase, row.key_id, row.nonce, row.ciphertext)
+        if describe(content) != said:
+            raise AuditCorrupt(index, f"the sealed {phase} is not what the entry says")
+        return content
+
+    def floors(self) -> Floors:
+        """Return below which indices contents, or whole entries, were pruned; 0 where nothing was."""
+        with snapshot(self._engine, self._location) as connection:
+            return stored_floors(connection)
 
     def tail(self, count: int) -> tuple[Entry, ...]:
         """Return the last entries, oldest first."""
@@ -195,29 +223,23 @@ class AuditReader:
 
     def proof(self, index: int, size: int | None = None) -> EntryProof:
         """Prove that the leaf at `index` is in the tree of a signed size, the newest by default."""
-        with snapshot(self._engine, self._path) as connection:
+        with snapshot(self._engine, self._location) as connection:
             signed = _newest(connection) if size is None else _checkpoint_at(connection, size)
             if not 0 <= index < signed.checkpoint.size:
                 raise EntryNotFound(f"entry {index} is not in the tree of {signed.checkpoint.size} entries")
+            _require_not_pruned(connection, index)
             path = inclusion_proof(_Nodes(connection), index, signed.checkpoint.size)
         return EntryProof(index, tuple(path), signed.note)
 
     def consistency(self, old_size: int, new_size: int | None = None) -> tuple[bytes, ...]:
         """Prove that the tree of `old_size` is a prefix of the tree of a later signed size, the newest by default."""
-        with snapshot(self._engine, self._path) as connection:
+        with snapshot(self._engine, self._location) as connection:
             signed = _newest(connection) if new_size is None else _checkpoint_at(connection, new_size)
             if not 0 <= old_size <= signed.checkpoint.size:
                 raise EntryNotFound(f"size {old_size} is not within the tree of {signed.checkpoint.size} entries")
+            if old_size:
+                _require_not_pruned(connection, old_size)
             return tuple(consistency_proof(_Nodes(connection), old_size, signed.checkpoint.size))
-
-    def subtrees(self, old_size: int, new_size: int) -> tuple[bytes, ...]:
-        """Return the fewest complete subtrees that lead from a tree of `old_size` to a later signed size."""
-        with snapshot(self._engine, self._path) as connection:
-            size = _checkpoint_at(connection, new_size).checkpoint.size
-            if not 0 <= old_size <= size:
-                raise EntryNotFound(f"size {old_size} is not within the tree of {size} entries")
-            read = _Nodes(connection)
-            return tuple(read(level, index) for level, index in growth_coordinates(old_size, size))
 
     def open_subjects(self, pairing: Pairing, *, from_index: int = 0) -> tuple[OpenSubject, ...]:
         """Return what was opened at or after `from_index` and has no end, in order of opening."""
@@ -228,7 +250,7 @@ class AuditReader:
             .where(opened.c.kind == pairing.opening, opened.c.idx >= from_index, ~has_end)
             .order_by(opened.c.idx)
         )
-        with snapshot(self._engine, self._path) as connection:
+        with snapshot(self._engine, self._location) as connection:
             return tuple(OpenSubject(row.subject, row.idx) for row in connection.execute(query))
 
 
@@ -263,7 +285,14 @@ def _signed(size: int, root: bytes, note: str) -> SignedCheckpoint:
     return SignedCheckpoint(Checkpoint(origin, size, root), note)
 
 
+def _require_not_pruned(connection: Connection, index: int) -> None:
+    minimum_index = stored_floors(connection).leaf
+    if 0 <= index < minimum_index:
+        raise EntryPruned(index, minimum_index)
+
+
 def _entry_at(connection: Connection, index: int) -> Entry:
+    _require_not_pruned(connection, index)
     query = select(leaf_table.c.idx, leaf_table.c.leaf_bytes, leaf_table.c.leaf_hash)
     row = connection.execute(query.where(leaf_table.c.idx == index)).one_or_none()
     if row is None:

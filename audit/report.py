@@ -15,6 +15,9 @@ class Place(Enum):
     """A leaf is missing, repeated, moved, or beyond the signed head."""
     COLUMN = "projected column"
     NODE = "tree node"
+    BESIDE = "beside an entry"
+    """A policy id, or a floor, that the entry does not speak of, or one that it does and that is not there."""
+    CONTENT = "sealed content"
     CHECKPOINT_ROW = "checkpoint row"
     CHECKPOINT_ROOT = "checkpoint root"
     CHECKPOINT_SIGNATURE = "checkpoint signature"
@@ -29,11 +32,6 @@ class Place(Enum):
     TILE = "hash tile"
     ENTRY_BUNDLE = "entry bundle"
     FILE = "file"
-    SEAL = "seal"
-    """The index of an evidence pack, and the entry that holds its digest."""
-    RECORDS = "records"
-    """An evidence pack's view of an entry, as a line, a row or typed columns."""
-    ENTRY_PROOF = "entry proof"
 
 
 _SHOWN_CHARS = 80

@@ -1,9 +1,11 @@
 """The tables of the log, as SQLAlchemy sees them; the migrations make them.
 
-Four facts are stored: leaves, complete inner nodes, signed checkpoints, and which migration made the tables.  Every
-column but `leaf_bytes` and `note` is a projection that a verifier recomputes.  Rows are only ever inserted: triggers
-refuse UPDATE and DELETE, and any INSERT that does not extend the log by exactly the next row.  The triggers are a
-fence against accidents; the proof is the signed tree.
+Stored are leaves, complete inner nodes and signed checkpoints; beside a leaf the ids of the policies that decided and
+sealed content; the floors below which entries were pruned; and which migration made the tables.  Every column but
+`leaf_bytes`, `note` and the sealed bytes is a projection that a verifier recomputes, and of the sealed bytes each leaf
+has the digest.  Rows are only ever inserted: triggers refuse UPDATE, DELETE above a recorded floor, and any INSERT that
+does not extend the log by exactly the next row.  The triggers are a fence against accidents; the proof is the signed
+tree.
 """
 
 from __future__ import annotations
@@ -13,8 +15,8 @@ from sqlalchemy import BigInteger, Column, Index, Integer, MetaData, Table, Text
 from audit.leaf import LEAF_COLUMNS
 from audit.stored_bytes import StoredBytes
 
-SCHEMA_REVISION = "r0001"
-"""The newest migration; a log of another revision is not opened."""
+SCHEMA_REVISION = "r0002"
+"""The newest migration; a writer brings an older log here, nobody opens a newer one."""
 
 metadata = MetaData()
 
@@ -67,6 +69,40 @@ checkpoint_table = Table(
     Column("note", Text, nullable=False),
     sqlite_strict=True,
 )
+
+leaf_policy_table = Table(
+    "leaf_policy",
+    metadata,
+    Column("idx", _BIG, primary_key=True, autoincrement=False),
+    Column("policy_id", Text, primary_key=True),
+    sqlite_strict=True,
+    sqlite_with_rowid=False,
+)
+"""One row for each id in a leaf's fact `policy_ids`."""
+Index("leaf_policy_policy_id", leaf_policy_table.c.policy_id, leaf_policy_table.c.idx)
+
+content_table = Table(
+    "content",
+    metadata,
+    Column("idx", _BIG, primary_key=True, autoincrement=False),
+    Column("phase", Text, primary_key=True),
+    Column("key_id", Text, nullable=False),
+    Column("nonce", StoredBytes, nullable=False),
+    Column("ciphertext", StoredBytes, nullable=False),
+    sqlite_strict=True,
+)
+"""What was sealed beside the leaf `idx`; the leaf's fact `contents` has its digest."""
+
+pruning_table = Table(
+    "pruning",
+    metadata,
+    Column("what", Text, primary_key=True),
+    Column("minimum_index", _BIG, primary_key=True, autoincrement=False),
+    Column("idx", _BIG, nullable=False),
+    sqlite_strict=True,
+    sqlite_with_rowid=False,
+)
+"""`content` or all of a leaf below `minimum_index` is gone, says the leaf `idx`."""
 
 NODE_COLUMNS = tuple(column.name for column in node_table.columns)
 CHECKPOINT_COLUMNS = tuple(column.name for column in checkpoint_table.columns)

@@ -42,12 +42,15 @@ class Tile:
         return f"tile/{'entries' if self.level is None else self.level}/{'/'.join(groups)}{partial}"
 
 
-def tiles_of(size: int) -> Iterator[Tile]:
-    """Every resource that a tree of `size` leaves needs, bundles first, then level by level."""
-    yield from _row(None, size)
+def tiles_of(size: int, minimum_index: int = 0) -> Iterator[Tile]:
+    """Every resource that a tree of `size` leaves needs, bundles first, then level by level.
+
+    Where entries below `minimum_index` were pruned, their bundles and their tiles of level 0 are gone; all above stays.
+    """
+    yield from _row(None, size, minimum_index)
     level, width = 0, size
     while width:
-        yield from _row(level, width)
+        yield from _row(level, width, 0 if level else minimum_index)
         level, width = level + 1, width // TILE_WIDTH
 
 
@@ -79,8 +82,8 @@ def decode_hashes(tile: bytes, width: int) -> list[bytes]:
     return [tile[start : start + HASH_BYTES] for start in range(0, len(tile), HASH_BYTES)]
 
 
-def _row(level: int | None, num_items: int) -> Iterator[Tile]:
-    for index in range(num_items // TILE_WIDTH):
+def _row(level: int | None, num_items: int, first_item: int) -> Iterator[Tile]:
+    for index in range(first_item // TILE_WIDTH, num_items // TILE_WIDTH):
         yield Tile(level, index, TILE_WIDTH)
     if num_items % TILE_WIDTH:
         yield Tile(level, num_items // TILE_WIDTH, num_items % TILE_WIDTH)

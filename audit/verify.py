@@ -13,7 +13,7 @@ from pathlib import Path
 
 from audit.checkpoint import LogVerifier
 from audit.errors import LogMissing
-from audit.evidence.index import is_evidence
+from audit.location import LogLocation
 from audit.pairing import Pairing
 from audit.report import Report
 from audit.verification.database import verify_database
@@ -24,17 +24,17 @@ CUT_TAIL_NOTE = "a cut tail shows only against a checkpoint kept elsewhere; none
 
 
 def verify_log(
-    path: Path,
+    source: LogLocation,
     verifiers: Sequence[LogVerifier],
     pairing: Pairing | None,
     *,
     known_notes: Sequence[str] = (),
     clock_limit_us: int = DEFAULT_CLOCK_LIMIT_US,
 ) -> Report:
-    """Return every contradiction in the log at `path`.
+    """Return every contradiction in the log at `source`.
 
     Args:
-        path: the database file, or the folder that `export_log` made.
+        source: the log's place, or the folder that `export_log` made.
         verifiers: the log's public keys, old ones included.
         pairing: which kinds open and end a subject; None checks no states.
         known_notes: signed checkpoints from elsewhere; the log must extend each of them.
@@ -42,17 +42,13 @@ def verify_log(
 
     Raises:
         ProofRefused: a known note is not signed by any of the keys.
-        LogMissing: there is nothing at `path`.
+        LogMissing: there is nothing there.
         LogUnusable: the machine refuses the database, so nothing can be said of it.
     """
-    if path.is_dir():
-        report = verify_pack(path, verifiers, pairing, known_notes=known_notes, clock_limit_us=clock_limit_us)
-        if is_evidence(path):
-            from audit.evidence.check import check_evidence  # noqa: PLC0415 - typed columns need a large library
-
-            report = check_evidence(path, verifiers, report)
-    elif path.is_file():
-        report = verify_database(path, verifiers, pairing, known_notes=known_notes, clock_limit_us=clock_limit_us)
+    if isinstance(source, Path) and source.is_dir():
+        report = verify_pack(source, verifiers, pairing, known_notes=known_notes, clock_limit_us=clock_limit_us)
+    elif not isinstance(source, Path) or source.is_file():
+        report = verify_database(source, verifiers, pairing, known_notes=known_notes, clock_limit_us=clock_limit_us)
     else:
-        raise LogMissing(path)
+        raise LogMissing(source)
     return report if known_notes else replace(report, notes=(*report.notes, CUT_TAIL_NOTE))

@@ -65,10 +65,16 @@ class WaitingLine:
             self._waiters.append(waiter)
             self._condition.notify()
 
-    def take(self, max_len: int) -> list[Waiter]:
-        """Wait for company, take at most `max_len`; empty only when the line is shut and everyone was taken."""
+    @property
+    def ended(self) -> bool:
+        """Whether the line is shut and everyone was taken."""
         with self._condition:
-            while not self._waiters and self._shut_because is None:
+            return self._shut_because is not None and not self._waiters
+
+    def take(self, max_len: int, *, wait: bool = True) -> list[Waiter]:
+        """Take at most `max_len`, waiting for company unless told not to; empty then, or when the line has ended."""
+        with self._condition:
+            while wait and not self._waiters and self._shut_because is None:
                 self._condition.wait()
             return [self._waiters.popleft() for _ in range(min(max_len, len(self._waiters)))]
 

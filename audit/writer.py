@@ -7,7 +7,8 @@ whatever waited while the last one was committed, so an event waits at most two 
 
 Fatal, once and for good: any error of a commit (a retry after a failed fsync can falsely succeed), a head on disk that
 is not the one in memory, files replaced or removed, too little disk, a clock that was set.  After a failed commit it is
-unknown whether the batch is durable; its receipts are never given, and reopening the log tells.
+unknown whether the batch is durable; its receipts are never given, and reopening the log tells.  One error alone is
+not the end: a PostgreSQL server that went away is waited for, asked what it has, and only then answered by (`holding`).
 
 Crash states: before commit nothing of the batch exists; after commit all of it does, acknowledged or not.
 """
@@ -19,18 +20,19 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from enum import Enum
-from pathlib import Path
 from threading import Thread
 from typing import Self
 
 from sqlalchemy.exc import DBAPIError
 
-from audit.batch import plan_batch
+from audit.batch import BatchPlan, plan_batch
+from audit.beside import bind_contents, bind_floor
 from audit.checkpoint import Checkpoint, LogSigner, LogVerifier
 from audit.errors import AuditError, AuditHalted, AuditRefused
-from audit.event import Event, Receipt
-from audit.guards import SYSTEM_CLOCKS, ClockGuard, Clocks, disk_short
-from audit.leaf import Place, draft_leaf
+from audit.event import Event, Floor, Receipt, SealedContent
+from audit.guards import SYSTEM_CLOCKS, ClockGuard, Clocks
+from audit.leaf import DraftLeaf, Place, draft_leaf
+from audit.location import LogLocation
 from audit.open_log import OpenLog
 from audit.waiting import LoopWaiter, ThreadWaiter, Waiter, WaitingLine, answer
 
@@ -39,7 +41,7 @@ from audit.waiting import LoopWaiter, ThreadWaiter, Waiter, WaitingLine, answer
 class WriterConfig:
     """How one log is written."""
 
-    path: Path
+    path: LogLocation
     node_id: str
     boot_id: str
     queue_len: int = 4_096
@@ -48,6 +50,10 @@ class WriterConfig:
     clock_step_limit_us: int = 5_000_000
     wal_move_after_commits: int = 512
     """How many commits collect in the write-ahead log before it is copied into the main file, between two batches."""
+    patience_s: float = 30.0
+    """How long a database server that went away is waited for in the middle of a commit."""
+    sweep_len: int = 1_024
+    """How many pruned entries are deleted between two batches."""
 
 
 class WriterState(Enum):
@@ -69,12 +75,14 @@ class AuditWriter:
         clocks: Clocks,
         observe_commit: Callable[[float, int], None] | None,
         on_halt: Callable[[str], None] | None,
+        on_interruption: Callable[[str | None], None] | None,
     ) -> None:
         self._config = config
         self._signers = tuple(signers)
         self._place = Place(config.node_id, config.boot_id, log.last_epoch + 1)
         self._observe_commit = observe_commit
         self._on_halt = on_halt
+        self._on_interruption = on_interruption
         self._line = WaitingLine(config.queue_len)
         # Owned by the writer thread from here on; others only read `_state`, `_halt_reason` and the checkpoint.
         self._log = log
@@ -94,6 +102,7 @@ class AuditWriter:
         clocks: Clocks = SYSTEM_CLOCKS,
         observe_commit: Callable[[float, int], None] | None = None,
         on_halt: Callable[[str], None] | None = None,
+        on_interruption: Callable[[str | None], None] | None = None,
     ) -> Self:
         """Lock the log, prove its head, and start.
 
@@ -104,11 +113,13 @@ class AuditWriter:
             clocks: this machine's clocks.
             observe_commit: called in the writer's thread with the seconds and leaves of each commit.
             on_halt: called once, in the writer's thread, with the reason, after everyone waiting was told.
+            on_interruption: called in the writer's thread with the reason when the database went away in the middle of
+                a commit, so that nothing new is let in meanwhile, and with None when it is back.
         """
         verifiers = [*(signer.verifier for signer in signers), *earlier_verifiers]
         log = OpenLog.open(config.path, verifiers)
         try:
-            return cls(config, log, signers, clocks, observe_commit, on_halt)
+            return cls(config, log, signers, clocks, observe_commit, on_halt, on_interruption)
         except BaseException:
             log.let_go()
             raise
@@ -138,27 +149,34 @@ class AuditWriter:
         """Events accepted and not yet being committed."""
         return len(self._line)
 
-    def submit(self, event: Event) -> Future[Receipt]:
-        """Accept an event from any thread; the future gives its receipt or `AuditError`.
+    def submit(self, event: Event, contents: Sequence[SealedContent] = ()) -> Future[Receipt]:
+        """Accept an event, and what is sealed beside it, from any thread; the future gives its receipt or `AuditError`.
 
         Raises:
-            AuditRefused: the event breaks a rule; nothing was recorded.
+            AuditRefused: the event or a content breaks a rule; nothing was recorded.
             AuditQueueFull: too many wait; nothing was recorded.
             AuditHalted: the writer stopped.
         """
         future: Future[Receipt] = Future()
-        self._line.put(ThreadWaiter(draft_leaf(event, self._place), future))
+        self._line.put(ThreadWaiter(self._draft(event, contents), future))
         return future
 
-    async def append(self, event: Event) -> Receipt:
+    async def append(self, event: Event, contents: Sequence[SealedContent] = ()) -> Receipt:
         """Accept an event from a coroutine and wait until it is durable; raises as `submit` does.
 
         Cancelling the coroutine ends the waiting, never the recording.
         """
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[Receipt] = loop.create_future()
-        self._line.put(LoopWaiter(draft_leaf(event, self._place), future, loop))
-        return await future
+        return await self._wait_in_line(self._draft(event, contents))
+
+    async def prune(self, event: Event, floor: Floor) -> Receipt:
+        """Record that a floor rises; what lies below is gone for readers at once, and deleted from the store after.
+
+        That this may be done - retention, holds, two people, an export that verified - is the caller's to know.
+
+        Raises:
+            AuditRefused: no whole blocks, not above the floor that is there, or above the log's end.
+        """
+        return await self._wait_in_line(draft_leaf(bind_floor(event, floor), self._place, floor=floor))
 
     def close(self) -> Checkpoint:
         """Commit what waits, move the write-ahead log into the main file, let go; return the last durable head."""
@@ -166,12 +184,25 @@ class AuditWriter:
         self._thread.join()
         return self._log.checkpoint
 
+    def _draft(self, event: Event, contents: Sequence[SealedContent]) -> DraftLeaf:
+        return draft_leaf(bind_contents(event, contents), self._place, contents=contents)
+
+    async def _wait_in_line(self, draft: DraftLeaf) -> Receipt:
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Receipt] = loop.create_future()
+        self._line.put(LoopWaiter(draft, future, loop))
+        return await future
+
     def _run(self) -> None:
         waiters: list[Waiter] = []
         try:
-            while waiters := self._line.take(self._config.max_batch_len):
-                self._record(waiters)
-            self._log.empty_wal()
+            while not self._line.ended:
+                waiters = self._line.take(self._config.max_batch_len, wait=not self._log.has_pruned_rows)
+                if waiters:
+                    self._record(waiters)
+                if self._log.has_pruned_rows:
+                    self._log.sweep(self._config.sweep_len)
+            self._log.close_in_order()
             self._state = WriterState.CLOSED
         except AuditHalted as error:
             self._halt(error, waiters)
@@ -185,30 +216,51 @@ class AuditWriter:
     def _record(self, waiters: list[Waiter]) -> None:
         """Guard, plan, commit, answer; the caller halts on anything raised."""
         _require_sound(self._clock_guard.stepped())
-        _require_sound(disk_short(self._config.path.parent, self._config.min_free_bytes))
-        _require_sound(self._log.files_replaced())
-        accepted = self._refuse_disagreeing_clocks(waiters)
-        if not accepted:
+        _require_sound(self._log.unsound(self._config.min_free_bytes))
+        self._refuse(waiters, self._disagreeing_clocks)
+        self._refuse(waiters, self._unfit_floor)
+        if not waiters:
             return
-        plan = plan_batch(self._log.edge, [waiter.draft for waiter in accepted], self._signers)
-        seconds = self._log.extend(plan)
-        answer(accepted, plan.receipts)
+        plan = plan_batch(self._log.edge, [waiter.draft for waiter in waiters], self._signers)
+        seconds = self._commit(plan)
+        answer(waiters, plan.receipts)
         waiters.clear()  # everyone was answered: an error below concerns the next batch
         if self._observe_commit is not None:
             self._observe_commit(seconds, len(plan.receipts))
-        self._log.move_wal_when_due(self._config.wal_move_after_commits)
+        self._log.tidy(self._config.wal_move_after_commits)
 
-    def _refuse_disagreeing_clocks(self, waiters: list[Waiter]) -> list[Waiter]:
-        def disagrees(waiter: Waiter) -> bool:
-            return self._clock_guard.disagrees(waiter.draft.event.ts_us, waiter.draft.event.monotonic_ns)
+    def _commit(self, plan: BatchPlan) -> float:
+        """Commit, and tell once when the database went away and once when it is back."""
+        interrupted = False
 
-        refused = [waiter for waiter in waiters if disagrees(waiter)]
-        if not refused:
-            return waiters
-        reason = "the event's two clock readings were not taken together on this machine"
-        answer(refused, [AuditRefused(reason) for _ in refused])  # an exception collects its waiter's own traceback
-        waiters[:] = [waiter for waiter in waiters if not disagrees(waiter)]
-        return list(waiters)
+        def tell(reason: str) -> None:
+            nonlocal interrupted
+            if not interrupted and self._on_interruption is not None:
+                self._on_interruption(reason)
+            interrupted = True
+
+        seconds = self._log.extend(plan, patience_s=self._config.patience_s, on_interruption=tell)
+        if interrupted and self._on_interruption is not None:
+            self._on_interruption(None)
+        return seconds
+
+    def _refuse(self, waiters: list[Waiter], fault: Callable[[Waiter], str | None]) -> None:
+        """Answer those with a fault, and leave the others in the list."""
+        faults = [(waiter, fault(waiter)) for waiter in waiters]
+        refused = [(waiter, reason) for waiter, reason in faults if reason is not None]
+        if refused:  # an exception object each: it collects its waiter's own traceback
+            answer([waiter for waiter, _ in refused], [AuditRefused(reason) for _, reason in refused])
+            waiters[:] = [waiter for waiter, reason in faults if reason is None]
+
+    def _disagreeing_clocks(self, waiter: Waiter) -> str | None:
+        event = waiter.draft.event
+        if self._clock_guard.disagrees(event.ts_us, event.monotonic_ns):
+            return "the event's two clock readings were not taken together on this machine"
+        return None
+
+    def _unfit_floor(self, waiter: Waiter) -> str | None:
+        floor = waiter.draft.floor
+        return None if floor is None else self._log.raise_floor(floor)
 
     def _halt(self, error: AuditHalted, unanswered: Sequence[Waiter]) -> None:
         """Stop for good: refuse newcomers first, then tell everyone who was accepted."""

@@ -7,6 +7,7 @@ Never: trust a stored hash, column, node or tile, write, or stop at the first co
       file_check      the file as SQLite sees it: pages, schema, revision
       checkpoint_rows where batches end, and which of those ends are signed
       leaf_rows       the leaves as they are stored, in order and without gaps
+      beside_rows     policy ids, sealed contents and floors, against what each leaf says
       tree_growth     the tree grown by the leaves, held to each signed root
       node_rows       the inner nodes that growth completes, against the stored ones
     pack            the exported form: the walk from block to block over the tiles

@@ -41,20 +41,22 @@ class CheckpointRows:
         self.num_read = 0
         """Every row so far, believed or not."""
 
-    def batch_ends(self, connection: Connection) -> Iterator[BatchEnd]:
-        """Yield the end of each batch; what is wrong with a row is a finding before the next one is read."""
+    def batch_ends(self, connection: Connection, floor: int) -> Iterator[BatchEnd]:
+        """Yield the end of each batch from a floor on; what is wrong with a row is a finding before the next one."""
         query = select(checkpoint_table).order_by(checkpoint_table.c.size).execution_options(yield_per=_ROWS_PER_FETCH)
+        if floor:
+            query = query.where(checkpoint_table.c.size >= floor)
         is_first = True
         for size, root, note in connection.execute(query):
             self.num_read += 1
             end = self._check(size, root, note)
             if end is None:
                 continue
-            if is_first and end.size != 0:
+            if is_first and end.size != 0 and not floor:
                 self._report_no_beginning()
             is_first = False
             yield end
-        if is_first:
+        if is_first and not floor:
             self._report_no_beginning()
 
     def _report_no_beginning(self) -> None:

@@ -5,7 +5,8 @@ The walk goes checkpoint by checkpoint, as the log was written.  For the leaves 
 1. the checkpoint's signature gives the root to believe (`checkpoint_rows`); 2. no leaf may be missing, repeated or
 beyond the head (`leaf_rows`); 3. the tree grows by the leaves' hashes until its root is the signed one (`tree_growth`);
 4. believed bytes give every column, the checkpoint's predecessor, the clocks and the subject's state (here and
-`leaf_checks`); 5. every inner node that was completed is compared with the stored one (`node_rows`).
+`leaf_checks`); 5. what stands beside each leaf is what the leaf says (`beside_rows`); 6. every inner node that was
+completed is compared with the stored one (`node_rows`).
 
 A database that cannot be read to its end is a finding, beside all that was found until then; it is never written to.
 Where it is the machine that refuses, nothing can be said of the log: that is raised, and is no finding.
@@ -15,7 +16,6 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Sequence
-from pathlib import Path
 from typing import cast
 
 from sqlalchemy import Connection
@@ -23,11 +23,13 @@ from sqlalchemy import Connection
 from audit.checkpoint import Checkpoint, LogVerifier
 from audit.errors import AuditCorrupt, LogUnusable, ProofRefused, SettingRefused
 from audit.faults import naming_file
-from audit.leaf import decode_leaf
+from audit.leaf import Leaf, decode_leaf
+from audit.location import LogLocation
 from audit.merkle import EMPTY_EDGE
 from audit.pairing import Pairing
 from audit.report import FindingList, Place, Report, shown
 from audit.store import open_copy
+from audit.verification.beside_rows import BesideRows, believed_floors
 from audit.verification.checkpoint_rows import CheckpointRows
 from audit.verification.file_check import check_file
 from audit.verification.known_heads import KnownHeads
@@ -38,7 +40,7 @@ from audit.verification.tree_growth import TreeGrowth
 
 
 def verify_database(
-    path: Path,
+    location: LogLocation,
     verifiers: Sequence[LogVerifier],
     pairing: Pairing | None,
     *,
@@ -52,8 +54,8 @@ def verify_database(
     checkpoints = CheckpointRows(verifiers, findings)
     walk = _Walk(checkpoints, findings, known, checks)
     try:
-        with naming_file(path, LogUnusable):
-            engine = open_copy(path)
+        with naming_file(location, LogUnusable):
+            engine = open_copy(location)
             try:
                 with engine.begin() as connection:
                     _read_any_text(connection)
@@ -65,7 +67,7 @@ def verify_database(
     except SettingRefused as error:
         findings.add(Place.DATABASE, None, str(error))
     return Report(
-        source=str(path),
+        source=str(location),
         num_leaves=walk.num_leaves,
         num_checkpoints=checkpoints.num_read,
         head_size=None if walk.head is None else walk.head.size,
@@ -93,11 +95,13 @@ class _Walk:
         """Check the file, then the log, then what is left over."""
         check_file(connection, self._findings)
         self._known.compare(0, EMPTY_EDGE.root())
-        rows = LeafRows(connection, self._findings)
+        floors = believed_floors(connection, self._findings)
+        rows = LeafRows(connection, self._findings, floors.leaf)
+        beside = BesideRows(connection, floors, self._findings)
         nodes = NodeRows(connection, self._findings)
         growth = TreeGrowth(connection, nodes, self._known, self._findings)
-        start = 0
-        for end in self._checkpoints.batch_ends(connection):
+        start = self._begin_at(floors.leaf, growth)
+        for end in self._checkpoints.batch_ends(connection, floors.leaf):
             if end.num_unknown_signatures:
                 unknown = f"{end.num_unknown_signatures} signatures by keys that are not known here"
                 self._checks.notes.append(f"checkpoint {end.size}: {unknown}")
@@ -106,7 +110,8 @@ class _Walk:
             in_order = keep_in_order(stored, start, end.size, self._findings)
             altered = growth.grow(start, end, in_order)
             for row in in_order:
-                self._check_leaf(row, start, end.size, believed=row.index not in altered)
+                leaf = self._check_leaf(row, start, end.size, believed=row.index not in altered)
+                beside.check(row.index, leaf)
             start = end.size
             if end.signed is not None:
                 self.head = end.signed
@@ -114,20 +119,31 @@ class _Walk:
             self._findings.add(Place.LEAF_ROW, row.index, "no signed checkpoint covers this entry")
         nodes.compare()
         nodes.report_surplus(start)
+        beside.finish(start)
         self._known.finish(self.num_leaves)
 
-    def _check_leaf(self, row: StoredLeaf, start: int, end: int, *, believed: bool) -> None:
-        """Hold a row to its own bytes, and these to the batch `[start, end)` that they stand in."""
+    def _begin_at(self, floor: int, growth: TreeGrowth) -> int:
+        """Go past what was pruned; the leaf that recorded the floor is still to be met."""
+        if floor:
+            growth.begin_at(floor)
+            self._checks.floor = floor
+            self._checks.notes.append(f"entries below {floor} were pruned by a recorded act")
+            for size in self._known.leave_below(floor):
+                self._checks.notes.append(f"the known checkpoint of size {size} lies among pruned entries")
+        return floor
+
+    def _check_leaf(self, row: StoredLeaf, start: int, end: int, *, believed: bool) -> Leaf | None:
+        """Hold a row to its bytes, and these to the batch `[start, end)` that they stand in; None if not believed."""
         subject = row.columns["subject"]
         if not believed:
             self._checks.skip(str(subject))
-            return
+            return None
         try:
             leaf = decode_leaf(row.leaf_bytes)
         except ProofRefused as error:
             self._findings.add(Place.LEAF_BYTES, row.index, error.what)
             self._checks.skip(str(subject))
-            return
+            return None
         for name, value in leaf.columns().items():
             found = row.columns[name]
             if (found != value or type(found) is not type(value)) and name != "idx":  # a moved leaf is a finding below
@@ -136,14 +152,17 @@ class _Walk:
                 )
         if start < leaf.head < end:
             self._findings.add(Place.CHECKPOINT_ROW, leaf.head, "this checkpoint is missing")
-        elif leaf.head != start:
+        elif leaf.head != start and not (start == self._checks.floor and leaf.head < start):
             self._findings.add(
                 Place.LEAF_ROW, row.index, f"it was appended to size {leaf.head}, here it follows size {start}"
             )
         self._checks.accept(row.index, leaf)
+        return leaf
 
 
 def _read_any_text(connection: Connection) -> None:
     """Let altered text that is no longer UTF-8 arrive, to be named as a finding at its place."""
+    if connection.dialect.name != "sqlite":
+        return
     raw = cast("sqlite3.Connection", connection.connection.dbapi_connection)
     raw.text_factory = lambda data: data.decode(errors="surrogateescape")

@@ -31,10 +31,10 @@ class KnownHeads:
 
     def compare(self, size: int, root: bytes) -> None:
         """Hold the computed root against every known head of this size."""
+        agrees = False
         while self._waiting and self._waiting[-1].size == size:
-            known = self._waiting.pop()
-            if known.root == root:
-                self._last_good_size = size
+            if self._waiting.pop().root == root:
+                agrees = True  # and yet another one of this size may not: then two histories were signed
                 continue
             self._findings.add(
                 Place.FORK,
@@ -42,11 +42,19 @@ class KnownHeads:
                 f"at size {size} this log has another root than the known checkpoint: "
                 f"an entry from {self._last_good_size} to {size - 1} is not what it was",
             )
+        if agrees:
+            self._last_good_size = size
 
     def pass_over(self, size: int) -> None:
         """Give up on heads up to this size: the tree there is not known, which is a finding of its own."""
         while self._waiting and self._waiting[-1].size <= size:
             self._waiting.pop()
+
+    def leave_below(self, floor: int) -> list[int]:
+        """Give up on heads below a floor of pruning, of which no tree can be grown any more; return their sizes."""
+        left = [head.size for head in self._waiting if 0 < head.size < floor]
+        self._waiting = [head for head in self._waiting if not 0 < head.size < floor]
+        return sorted(left)
 
     def finish(self, num_leaves: int) -> None:
         """Report the heads that the log does not reach."""

@@ -16,6 +16,8 @@ class LeafChecks:
     """Walks the leaves once; memory grows with the number of subjects, by one integer each."""
 
     def __init__(self, pairing: Pairing | None, clock_limit_us: int, findings: FindingList) -> None:
+        self.floor = 0
+        """Set before the first leaf: entries below were pruned."""
         self._pairing = pairing
         self._clock_limit_us = clock_limit_us
         self._findings = findings
@@ -86,6 +88,12 @@ class LeafChecks:
         elif kind in self._pairing.terminals:
             if self._opened.pop(subject, None) is not None:
                 self._ended.add(mark)
-            elif mark in self._ended or not (self._unsure_of_all or mark in self._unsure):
+            elif mark in self._ended or not (
+                self._unsure_of_all or mark in self._unsure or self._opened_below_floor(leaf, self._pairing)
+            ):
                 why = "a second end" if mark in self._ended else "an end without an opening"
                 self._findings.add(Place.STATE, index, f"{kind} is {why} of {subject}")
+
+    def _opened_below_floor(self, leaf: Leaf, pairing: Pairing) -> bool:
+        opened_at = leaf.event.facts.get(pairing.opening_index_fact or "")
+        return isinstance(opened_at, int) and opened_at < self.floor

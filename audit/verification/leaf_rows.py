@@ -36,10 +36,10 @@ class StoredLeaf:
 
 
 class LeafRows:
-    """Every stored leaf, smallest index first, taken up to a bound."""
+    """Every stored leaf from a floor on, smallest index first, taken up to a bound."""
 
-    def __init__(self, connection: Connection, findings: FindingList) -> None:
-        self._rows = _read(connection, findings)
+    def __init__(self, connection: Connection, findings: FindingList, floor: int) -> None:
+        self._rows = _read(connection, findings, floor)
         self._next: StoredLeaf | None = next(self._rows, None)
 
     def take_below(self, bound: int) -> list[StoredLeaf]:
@@ -80,8 +80,10 @@ def _report_gap(first: int, end: int, findings: FindingList) -> None:
         findings.add(Place.LEAF_ROW, index, "this entry is missing")
 
 
-def _read(connection: Connection, findings: FindingList) -> Iterator[StoredLeaf]:
+def _read(connection: Connection, findings: FindingList, floor: int) -> Iterator[StoredLeaf]:
     query = select(leaf_table).order_by(leaf_table.c.idx).execution_options(yield_per=_ROWS_PER_FETCH)
+    if floor:
+        query = query.where(leaf_table.c.idx >= floor)
     for row in connection.execute(query):
         columns: dict[str, object] = dict(zip(LEAF_COLUMNS, row, strict=True))
         index = columns["idx"]

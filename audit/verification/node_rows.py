@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sqlalchemy import Connection, func, or_, select
+from sqlalchemy import BigInteger, Connection, bindparam, func, or_, select
 
 from audit.merkle import Node
 from audit.report import FindingList, Place, shown
@@ -53,9 +53,12 @@ class NodeRows:
     def report_surplus(self, size: int) -> None:
         """Name stored nodes that no tree of `size` leaves has."""
         level, index = node_table.c.level, node_table.c.idx
-        no_number = or_(func.typeof(level) != "integer", func.typeof(index) != "integer")
-        beyond = or_(level < 1, level > _MAX_LEVEL, index < 0, index >= func.coalesce(size, 0).op(">>")(level))
-        query = select(level, index).where(or_(no_number, beyond)).limit(_MAX_SURPLUS_NAMED)
+        beyond = or_(
+            level < 1, level > _MAX_LEVEL, index < 0, index >= bindparam("size", size, BigInteger).op(">>")(level)
+        )
+        if self._connection.dialect.name == "sqlite":  # elsewhere a column holds nothing but its kind
+            beyond = or_(func.typeof(level) != "integer", func.typeof(index) != "integer", beyond)
+        query = select(level, index).where(beyond).limit(_MAX_SURPLUS_NAMED)
         for row in self._connection.execute(query):
             place = f"level {shown(row[0])}, index {shown(row[1])}"
             self._findings.add(Place.NODE, None, "no tree of this size has this node", where=place)

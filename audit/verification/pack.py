@@ -8,11 +8,13 @@ root is compared with the signed one, and believed leaves go through the same ch
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from audit.beside import described_floor
 from audit.checkpoint import Checkpoint, LogVerifier, open_checkpoint
 from audit.errors import ProofRefused
+from audit.event import Floor, Pruned
 from audit.leaf import decode_leaf
 from audit.merkle import EMPTY_EDGE, Node, RightEdge, leaf_hash, tree_root
 from audit.pairing import Pairing
@@ -73,6 +75,13 @@ def _read_head(log: Path, verifiers: Sequence[LogVerifier], findings: FindingLis
     return None
 
 
+def _records(leaf_bytes: bytes, floor: Floor) -> bool:
+    try:
+        return described_floor(decode_leaf(leaf_bytes).event) == floor
+    except ProofRefused:
+        return False
+
+
 @dataclass(frozen=True, slots=True)
 class _Block:
     """Up to 256 leaves with both accounts of their hashes; None where that side cannot be read."""
@@ -115,16 +124,52 @@ class _Walk:
 
     def run(self, head: Checkpoint) -> None:
         """Check every file that the head implies, and that there is no other."""
-        self._report_surplus_files(head.size)
+        floor = self._recorded_floor(head.size)
+        self._report_surplus_files(head.size, floor)
         upper = self._read_upper_tiles(head.size)
         self._known.compare(0, EMPTY_EDGE.root())
-        edge: RightEdge | None = EMPTY_EDGE
-        for start in range(0, head.size, TILE_WIDTH):
+        edge = self._begin_at(floor, upper)
+        for start in range(floor, head.size, TILE_WIDTH):
             block = self._read_block(start, min(TILE_WIDTH, head.size - start), upper)
             edge = self._check_block(edge, block, head, upper)
         if edge is not None and edge.root() != head.root:
             self._findings.add(Place.CHECKPOINT_ROOT, head.size, "the entries do not lead to the signed root")
         self._known.finish(head.size)
+
+    def _recorded_floor(self, size: int) -> int:
+        """Return below which entry nothing is there because a leaf says so; 0 where none does.
+
+        Files that are missing without such a leaf are missing files.
+        """
+        bundles = [tile for tile in tiles_of(size) if tile.level is None]
+        present = (tile for tile in bundles if self._is_there(tile) or self._is_there(replace(tile, level=0)))
+        first = next(present, bundles[0] if bundles else Tile(None, 0, 0))
+        floor = Floor(Pruned.LEAF, first.index * TILE_WIDTH)
+        needle = f'"minimum_index":{floor.minimum_index},'.encode()
+        for tile in bundles[first.index :] if floor.minimum_index else ():
+            content = (self._log / tile.path).read_bytes() if self._is_there(tile) else b""
+            if needle in content and any(_records(leaf, floor) for leaf in decode_bundle(content, tile.width)[0]):
+                return floor.minimum_index
+        return 0
+
+    def _is_there(self, tile: Tile) -> bool:
+        return (self._log / tile.path).is_file()
+
+    def _begin_at(self, floor: int, upper: dict[tuple[int, int], bytes]) -> RightEdge | None:
+        """Begin with the hashes that stand for what was pruned; the signed root proves them."""
+        if not floor:
+            return EMPTY_EDGE
+        self._checks.floor = floor
+        self._checks.notes.append(f"entries below {floor} were pruned by a recorded act")
+        for size in self._known.leave_below(floor):
+            self._checks.notes.append(f"the known checkpoint of size {size} lies among pruned entries")
+        blocks = [upper.get((1, number)) for number in range(floor // TILE_WIDTH)]
+        known = [digest for digest in blocks if digest is not None]
+        if len(known) < len(blocks):
+            return None
+        over_blocks, nodes = EMPTY_EDGE.append(known)
+        self._compare_upper([Node(node.level + TILE_HEIGHT, node.index, node.digest) for node in nodes], upper)
+        return RightEdge(floor, over_blocks.peaks)
 
     def _check_block(
         self, edge: RightEdge | None, block: _Block, head: Checkpoint, upper: dict[tuple[int, int], bytes]
@@ -243,8 +288,8 @@ class _Walk:
             self._findings.add(Place.FILE, None, f"cannot be read: {error.strerror}", where=tile.path)
             return None
 
-    def _report_surplus_files(self, size: int) -> None:
-        expected = {CHECKPOINT_NAME, VKEY_NAME, *(tile.path for tile in tiles_of(size))}
+    def _report_surplus_files(self, size: int, floor: int) -> None:
+        expected = {CHECKPOINT_NAME, VKEY_NAME, *(tile.path for tile in tiles_of(size, floor))}
         for path in sorted(self._log.rglob("*")):
             name = path.relative_to(self._log).as_posix()
             if not path.is_dir() and name not in expected:

@@ -39,6 +39,15 @@ class TreeGrowth:
         self._edge: RightEdge | None = EMPTY_EDGE
         """None after leaves that lead to no signed root."""
 
+    def begin_at(self, floor: int) -> RightEdge | None:
+        """Begin where entries were pruned, with the stored nodes for what is gone; the next signed root proves them."""
+        try:
+            self._edge = read_edge(self._lookup, floor)
+        except _NOT_ONE_HASH:
+            self._findings.add(Place.NODE, floor, "a node that stands for pruned entries is missing")
+            self._edge = None
+        return self._edge
+
     def grow(self, start: int, end: BatchEnd, rows: Sequence[StoredLeaf]) -> set[int]:
         """Go on by one batch, whose rows stand in order; return the indices whose bytes are not the signed ones."""
         edge, settled = self._edge, None

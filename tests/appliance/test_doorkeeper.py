@@ -47,7 +47,7 @@ class CrowdedSink:
         self.events: list[Event] = []
         self._num_refused = num_refused
 
-    async def append(self, event: Event) -> Receipt:
+    async def append(self, event: Event, contents: object = ()) -> Receipt:  # noqa: ARG002 - the sink's shape
         """Take the event, or say why not."""
         if self._num_refused:
             self._num_refused -= 1

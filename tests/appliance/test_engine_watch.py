@@ -36,7 +36,7 @@ class CrowdedSink:
         self._num_refused = num_refused
         self._halted = halted
 
-    async def append(self, event: Event) -> Receipt:
+    async def append(self, event: Event, contents: object = ()) -> Receipt:  # noqa: ARG002 - the sink's shape
         """Take the event, or say why not."""
         if self._halted:
             raise AuditHalted("the disk failed")

@@ -13,7 +13,7 @@ from audit.errors import AuditRefused, ProofRefused
 from audit.event import MAX_LEAF_BYTES
 from audit.leaf import LEAF_COLUMNS, MAX_DEPTH, MAX_SAFE_INTEGER, Leaf, decode_leaf, draft_leaf
 
-TEXT = st.text(st.characters(codec="utf-8"), max_size=20)
+TEXT = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=20)
 NUMBER = (
     st.integers(-MAX_SAFE_INTEGER, MAX_SAFE_INTEGER)
     | st.floats(-(2.0**53) + 2, 2.0**53 - 2, allow_nan=False)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from audit_log_builder import PAIRING, SIGNER, attacker, build_log, request_events
 
-import audit.store
+import audit.sqlite.engine
 from audit.errors import LogUnusable
 from audit.report import Place
 from audit.verify import verify_log
@@ -57,7 +57,9 @@ def test_a_journal_that_cannot_be_read_is_never_passed_over(copy: Path) -> None:
 
 def test_a_locked_log_is_unusable_and_not_unsound(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Somebody holds the whole file: that says nothing about what is in it."""
-    monkeypatch.setattr(audit.store, "_SETTINGS", (("busy_timeout", "0", 0), *audit.store._SETTINGS[1:]))
+    monkeypatch.setattr(
+        audit.sqlite.engine, "_SETTINGS", (("busy_timeout", "0", 0), *audit.sqlite.engine._SETTINGS[1:])
+    )
     holder = sqlite3.connect(copy, isolation_level=None)
     holder.execute("PRAGMA locking_mode=EXCLUSIVE")
     holder.execute("BEGIN IMMEDIATE")

@@ -13,8 +13,9 @@ from sqlalchemy.exc import IntegrityError
 
 import audit.new_file
 from audit.errors import LogExists, LogMissing, SettingRefused
+from audit.migrating import apply_migrations, require_revision
 from audit.schema import metadata
-from audit.store import apply_migrations, create_log, open_engine, require_revision
+from audit.store import create_log, open_engine
 
 
 def test_the_migrations_make_exactly_the_tables_that_the_code_uses() -> None:

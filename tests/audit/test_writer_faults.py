@@ -12,7 +12,7 @@ import pytest
 from audit_log_builder import PAIRING, PLACE, SIGNER, event_now
 from sqlalchemy import event
 
-import audit.open_log
+import audit.holding.sqlite_hold
 from audit.batch import plan_batch
 from audit.errors import AuditHalted, AuditRefused
 from audit.leaf import draft_leaf
@@ -34,7 +34,7 @@ def fail_before_commit(writer: AuditWriter) -> None:
     def before(_: Any) -> None:
         raise DiskError("before")
 
-    event.listen(writer._log._engine, "commit", before)
+    event.listen(writer._log._hold.engine, "commit", before)
 
 
 def fail_after_commit(writer: AuditWriter) -> None:
@@ -44,7 +44,7 @@ def fail_after_commit(writer: AuditWriter) -> None:
         connection.connection.dbapi_connection.commit()
         raise DiskError("after")
 
-    event.listen(writer._log._engine, "commit", after)
+    event.listen(writer._log._hold.engine, "commit", after)
 
 
 def fail_statement(nth: int, *, executed: bool) -> Callable[[AuditWriter], None]:
@@ -59,7 +59,7 @@ def fail_statement(nth: int, *, executed: bool) -> Callable[[AuditWriter], None]
             if seen == nth:
                 raise DiskError(f"statement {nth}")
 
-        event.listen(writer._log._engine, "after_cursor_execute" if executed else "before_cursor_execute", count)
+        event.listen(writer._log._hold.engine, "after_cursor_execute" if executed else "before_cursor_execute", count)
 
     return arm
 
@@ -117,7 +117,7 @@ def test_an_error_is_never_retried(open_writer: OpenWriter, log_path: Path) -> N
         if len(attempts) == 1:
             raise DiskError("once")
 
-    event.listen(writer._log._engine, "commit", once)
+    event.listen(writer._log._hold.engine, "commit", once)
     with pytest.raises(AuditHalted):
         writer.submit(event_now(0)).result()
     with pytest.raises(AuditHalted):
@@ -135,7 +135,7 @@ def test_an_error_while_the_journal_is_moved_ends_the_writer_but_no_receipt(
     def broken(*_: object, **__: object) -> None:
         raise DiskError("fsync of the main file")
 
-    monkeypatch.setattr(audit.open_log, "move_wal_into_database", broken)
+    monkeypatch.setattr(audit.holding.sqlite_hold, "move_wal_into_database", broken)
     writer = open_writer(config={"wal_move_after_commits": 2})
     receipts = [writer.submit(event_now(number)).result() for number in range(2)]
     writer.close()
@@ -148,7 +148,7 @@ def test_a_full_database_halts_cleanly(open_writer: OpenWriter, log_path: Path) 
     """SQLite's own 'disk is full' ends the writer; the log before it verifies."""
     writer = open_writer()
     writer.submit(event_now(0)).result()
-    raw = writer._log._engine.raw_connection()
+    raw = writer._log._hold.engine.raw_connection()
     pages = raw.cursor().execute("PRAGMA page_count").fetchone()[0]
     raw.cursor().execute(f"PRAGMA max_page_count={pages + 2}")
 
@@ -196,7 +196,7 @@ def test_a_file_taken_away_during_the_commit_gives_no_receipt(open_writer: OpenW
     writer = open_writer()
     writer.submit(event_now(0)).result()
     wal = log_path.with_name("audit.db-wal")
-    event.listen(writer._log._engine, "commit", lambda _: wal.rename(wal.with_name("taken")))
+    event.listen(writer._log._hold.engine, "commit", lambda _: wal.rename(wal.with_name("taken")))
     with pytest.raises(AuditHalted, match="removed"):
         writer.submit(event_now(1)).result()
     writer.close()
@@ -212,7 +212,7 @@ def test_someone_elses_leaf_stops_the_writer_before_it_forks_the_log(open_writer
         bulk_insert(connection, leaf_table, plan.leaf_rows)
         bulk_insert(connection, node_table, plan.node_rows)
         bulk_insert(connection, checkpoint_table, (plan.checkpoint_row,))
-    with pytest.raises(AuditHalted, match="the head on disk is 2"):
+    with pytest.raises(AuditHalted, match="the head in the store is 2"):
         writer.submit(event_now(2)).result()
     writer.close()
     intruder.dispose()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -26,7 +26,7 @@ from appliance.recorder import RequestRecorder
 from appliance.serve import Walk
 from audit.checkpoint import LogSigner
 from audit.errors import AuditHalted
-from audit.event import Event, Receipt
+from audit.event import Event, Receipt, SealedContent
 from audit.reader import AuditReader, EntryFilter
 from audit.report import Report
 from audit.store import create_log
@@ -135,7 +135,7 @@ class FaultySink:
         self.reached = asyncio.Event()
         """Set by the first append."""
 
-    async def append(self, event: Event) -> Receipt:
+    async def append(self, event: Event, contents: Sequence[SealedContent] = ()) -> Receipt:
         """Append, or fail as told; after a failure everything fails, as a halted writer does."""
         self.num_appends += 1
         self.reached.set()
@@ -143,9 +143,9 @@ class FaultySink:
         if self.hold is not None:
             await self.hold.wait()
         if turn is False or turn < 0:
-            return await self._writer.append(event)
+            return await self._writer.append(event, contents)
         if turn == 0 and self._fault == "persisted":
-            await self._writer.append(event)
+            await self._writer.append(event, contents)
         raise AuditHalted("the disk failed")
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from appliance.cli.audit import entries, erasures, evidence, files, holds, proofs, search, siem
+from appliance.cli.audit import entries, erasures, files, holds, proofs, search, siem
 
 app = typer.Typer(help="Read, prove, export and verify the log.", no_args_is_help=True)
 for verb in (
@@ -16,7 +16,6 @@ for verb in (
     files.export,
     files.verify,
     siem.siem_check,
-    evidence.evidence,
 ):
     app.command()(verb)
 app.command("erase")(erasures.erase)

@@ -1,0 +1,99 @@
+"""A SQLite log held for writing: locked against other processes, its journal moved by hand, its files watched.
+
+Promise: one process at a time.  Never: let SQLite copy its journal by itself, or go on after an error of a commit: a
+retry after a failed fsync can falsely succeed, and nobody but a fresh opening can tell what is durable.
+
+Not safe to share: it belongs to one thread at a time.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from pathlib import Path
+from typing import NoReturn, Self
+
+from sqlalchemy import Connection, Engine
+from sqlalchemy.exc import DBAPIError
+
+from audit.errors import LogMissing, WriterLocked
+from audit.guards import FileGuard, disk_short
+from audit.sqlite.engine import move_wal_into_database, open_engine
+
+
+class SqliteHold:
+    """Made by `take`, ended by `let_go`."""
+
+    def __init__(self, path: Path, lock_descriptor: int, engine: Engine) -> None:
+        self.engine = engine
+        self._path = path
+        self._lock_descriptor = lock_descriptor
+        self._files: FileGuard | None = None
+        self._num_commits_in_wal = 0
+
+    @classmethod
+    def take(cls, path: Path) -> Self:
+        """Lock the log for this process."""
+        if not path.is_file():
+            raise LogMissing(path)
+        descriptor = _lock(path)
+        try:
+            return cls(path, descriptor, open_engine(path, read_only=False))
+        except BaseException:
+            os.close(descriptor)
+            raise
+
+    def unsound(self) -> str | None:
+        """Tell when the open files are no longer the ones in the folder."""
+        if self._files is None:  # the journal is there once the first transaction has begun
+            self._files = FileGuard.of((self._path, _beside(self._path, "-wal"), _lock_path(self._path)))
+        return self._files.replaced()
+
+    def short_of_space(self, min_free_bytes: int) -> str | None:
+        """Tell when less than the floor is free."""
+        return disk_short(self._path.parent, min_free_bytes)
+
+    def require_leader(self, connection: Connection) -> None:
+        """Nothing to ask: the lock is the process's own."""
+
+    def head_after_failure(self, error: DBAPIError, deadline: float) -> NoReturn:  # noqa: ARG002 - see the class
+        """Never go on."""
+        raise error
+
+    def tidy(self, after_commits: int) -> None:
+        """Copy the write-ahead log into the main file once so many commits have collected in it."""
+        self._num_commits_in_wal += 1
+        if self._num_commits_in_wal >= after_commits:
+            move_wal_into_database(self.engine)
+            self._num_commits_in_wal = 0
+
+    def close_in_order(self) -> None:
+        """Copy all of the write-ahead log into the main file: the last act of a log that is closed in good order."""
+        move_wal_into_database(self.engine, truncate=True)
+
+    def let_go(self) -> None:
+        """Close the connection, then drop the lock."""
+        self.engine.dispose()
+        os.close(self._lock_descriptor)
+
+
+def _beside(path: Path, suffix: str) -> Path:
+    return path.with_name(path.name + suffix)
+
+
+def _lock_path(path: Path) -> Path:
+    return _beside(path, ".writer")
+
+
+def _lock(path: Path) -> int:
+    """Hold the log for this process.
+
+    The lock is a file of its own: opening and closing the database by another descriptor would drop SQLite's locks.
+    """
+    descriptor = os.open(_lock_path(path), os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        os.close(descriptor)
+        raise WriterLocked(path) from error
+    return descriptor

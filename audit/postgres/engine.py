@@ -1,0 +1,164 @@
+"""Connections to a PostgreSQL log that have proven themselves: the server's settings, the session's, the role's rights.
+
+Promise: every connection has read back each setting that durability rests on, and that its role may do no more than its
+part: a writer that could UPDATE, DELETE, TRUNCATE, or own the tables, is refused.  A writer's connection holds the
+leader's lock from its first moment; there is no other kind.  Never: a password in a message.
+
+Durable means: flushed by the server, and by its synchronous standby where one is named (`synchronous_commit=on`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import Enum
+from hashlib import sha256
+from typing import Any
+
+import psycopg
+from sqlalchemy import Engine, create_engine
+from sqlalchemy.pool import QueuePool, StaticPool
+
+from audit.errors import SettingRefused, WriterLocked
+from audit.location import PostgresLog
+from audit.schema import metadata
+
+LEADER_LOCK = int.from_bytes(sha256(b"cloister: the one writer of this log").digest()[:8], "big", signed=True)
+"""Key of the advisory lock; advisory locks are per database, and a database holds one log."""
+LEAST_SERVER = 150_000
+_CONNECT_S = 10
+_SILENCE_MS = 30_000
+"""A peer that does not answer is given up after this time: the network gives no other sign."""
+
+_SESSION: tuple[tuple[str, str], ...] = (
+    ("client_encoding", "UTF8"),
+    ("lock_timeout", "10s"),
+    ("row_security", "off"),  # a policy that would hide rows is an error, never a shorter log
+    ("search_path", "cloister"),
+    ("synchronous_commit", "on"),
+    ("TimeZone", "UTC"),
+)
+_SERVER: tuple[tuple[str, str], ...] = (
+    ("fsync", "on"),
+    ("full_page_writes", "on"),
+    ("ignore_checksum_failure", "off"),
+    ("server_encoding", "UTF8"),
+    ("session_replication_role", "origin"),
+    ("zero_damaged_pages", "off"),
+)
+
+
+class Part(Enum):
+    """What a connection is for; the value is the rights that its role has on each table of the log."""
+
+    OWNER = frozenset({"SELECT", "INSERT", "UPDATE", "DELETE", "TRUNCATE", "REFERENCES", "TRIGGER"})
+    WRITER = frozenset({"SELECT", "INSERT"})
+    READER = frozenset({"SELECT"})
+
+
+def open_engine(log: PostgresLog, part: Part, *, on_notice: Callable[[str], None] | None = None) -> Engine:
+    """Return an engine whose every connection has proven its settings and rights; one connection but for readers.
+
+    Args:
+        log: where.
+        part: as whom.
+        on_notice: called with each warning of the server, in the thread that works with the connection.
+
+    The first connection is made by the first use, which raises then: `SettingRefused`, `WriterLocked`, or the driver's
+    own error.
+    """
+
+    def connect() -> psycopg.Connection[Any]:
+        connection = psycopg.connect(
+            log.conninfo,
+            application_name=f"cloister {part.name.lower()}",
+            connect_timeout=_CONNECT_S,
+            keepalives_idle=_SILENCE_MS // 3_000,
+            keepalives_interval=_SILENCE_MS // 6_000,
+            keepalives_count=3,
+            tcp_user_timeout=_SILENCE_MS,
+        )
+        try:
+            if on_notice is not None:
+                connection.add_notice_handler(
+                    lambda notice: on_notice(f"{notice.severity_nonlocalized}: {notice.message_primary}")
+                )
+            _prove(connection, log, part)
+            connection.commit()
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    if part is Part.READER:
+        return create_engine(
+            "postgresql+psycopg://", creator=connect, hide_parameters=True, poolclass=QueuePool, max_overflow=12
+        )
+    return create_engine("postgresql+psycopg://", creator=connect, hide_parameters=True, poolclass=StaticPool)
+
+
+def _in_words(on_notice: Callable[[str], None]) -> Callable[[psycopg.errors.Diagnostic], None]:
+    return lambda said: on_notice(f"{said.severity_nonlocalized}: {said.message_primary}")
+
+
+def _prove(connection: psycopg.Connection[Any], log: PostgresLog, part: Part) -> None:
+    version = connection.info.server_version
+    if version < LEAST_SERVER:
+        raise SettingRefused(f"{log}: the server's version", f"{LEAST_SERVER} or newer", version)
+    isolation = "repeatable read" if part is Part.READER else "read committed"
+    read_only = "on" if part is Part.READER else "off"
+    statement_timeout = "0" if part is Part.READER else "30s"  # verifying a large log takes its time
+    session = (
+        *_SESSION,
+        ("default_transaction_isolation", isolation),
+        ("default_transaction_read_only", read_only),
+        ("statement_timeout", statement_timeout),
+    )
+    for name, value in session:
+        connection.execute("SELECT set_config(%s, %s, false)", (name, value))
+    connection.commit()  # what a transaction begins with is set from the next one on
+    for name, value in (*session, *_SERVER, ("transaction_read_only", read_only)):
+        found = _one(connection, "SELECT current_setting(%s)", name)
+        if found != value:
+            raise SettingRefused(f"{log}: PostgreSQL's {name}", value, found)
+    if part is Part.OWNER:
+        return
+    _prove_rights(connection, log, part)
+    if part is Part.WRITER:
+        if _one(connection, "SELECT pg_is_in_recovery()"):
+            raise SettingRefused(f"{log}: the server", "a primary", "a standby")
+        if not _one(connection, "SELECT pg_try_advisory_lock(%s)", LEADER_LOCK):
+            raise WriterLocked(log)
+
+
+def _prove_rights(connection: psycopg.Connection[Any], log: PostgresLog, part: Part) -> None:
+    """Refuse a role that may do more, or less, than its part."""
+    is_super = _one(connection, "SELECT rolsuper OR rolbypassrls FROM pg_roles WHERE rolname = current_user")
+    if is_super:
+        raise SettingRefused(
+            f"{log}: the {part.name.lower()}'s role", "an ordinary one", "a superuser", hint=_ROLE_HINT
+        )
+    for table in (*sorted(metadata.tables), "alembic_version"):
+        relation = f"cloister.{table}"
+        if _one(connection, "SELECT to_regclass(%s)", relation) is None:
+            raise SettingRefused(f"{log}: the table {table}", "there", "missing", hint=_MADE_BY)
+        owned = _one(
+            connection, "SELECT pg_has_role(relowner, 'MEMBER') FROM pg_class WHERE oid = to_regclass(%s)", relation
+        )
+        if owned:
+            raise SettingRefused(f"{log}: the owner of {table}", "another role", "this one", hint=_ROLE_HINT)
+        wanted = Part.READER.value if table == "alembic_version" else part.value
+        query = "SELECT coalesce(array_agg(r), '{}') FROM unnest(%s::text[]) AS r WHERE has_table_privilege(%s, r)"
+        held = set(_one(connection, query, sorted(Part.OWNER.value), relation))
+        if held != wanted:
+            raise SettingRefused(
+                f"{log}: the rights on {table}", ", ".join(sorted(wanted)), ", ".join(sorted(held)), hint=_ROLE_HINT
+            )
+
+
+def _one(connection: psycopg.Connection[Any], query: str, *values: object) -> Any:  # noqa: ANN401 - one cell
+    row = connection.execute(query.encode(), values).fetchone()
+    return None if row is None else row[0]
+
+
+_MADE_BY = "the owner makes the log: cloister audit create-database"
+_ROLE_HINT = "a role that may do more than its part can undo the log; see docs/postgresql.md"
