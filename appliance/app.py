@@ -36,6 +36,7 @@ from appliance.model_loading import load_model
 from appliance.prompting import SEED_SPACE
 from appliance.recorder import RequestRecorder
 from appliance.remembered import require_policy_not_older, revoke_again
+from appliance.replay.replayer import Replayer
 from appliance.serve import Walk
 from appliance.served_model import ServedModel
 from appliance.settings import Settings
@@ -69,6 +70,7 @@ class Appliance:
     model: ServedModel
     recorder: RequestRecorder
     walk: Walk
+    replayer: Replayer
     metrics: ServingMetrics
     openapi: Mapping[str, Any]
     closing: AsyncExitStack
@@ -171,6 +173,15 @@ async def build_app(settings: Settings, *, unsafe_development_trust: bool) -> Ap
             model=model,
             recorder=recorder,
             walk=walk,
+            replayer=Replayer(
+                trail=log.trail,
+                reader=log.reader,
+                door=door,
+                gate=gate,
+                engine=engine,
+                model=lambda: walk.model,
+                deadline_s=settings.replay_deadline_s,
+            ),
             metrics=metrics,
             openapi=describe(ROUTES, version("cloister")),
             closing=closing.pop_all(),

@@ -8,9 +8,10 @@ commitments, never a prompt, an answer or a secret.  `Pairing` states the law th
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Protocol
@@ -21,6 +22,7 @@ from audit.event import Event, JsonValue, Receipt, SealedContent
 from audit.pairing import Pairing
 
 if TYPE_CHECKING:
+    from audit.subject_keys.commitment import Commitment
     from audit.subject_keys.keyring import SubjectKeyring
 
 
@@ -47,6 +49,8 @@ class Kind(StrEnum):
     MODEL_LOADED = "model:loaded"
     POLICY_LOADED = "policy:loaded"
     PRUNE_PROPOSED = "prune:proposed"
+    REPLAY_ENDED = "replay:ended"
+    REPLAY_STARTED = "replay:started"
     REQUEST_ABANDONED = "request:abandoned"
     REQUEST_ADMITTED = "request:admitted"
     REQUEST_CANCELLED = "request:cancelled"
@@ -77,6 +81,12 @@ PAIRING = Pairing(
     opening_index_fact="admitted_index",
 )
 """The law of two records: what was admitted ends exactly once."""
+REPLAY_PAIRING = Pairing(
+    opening=Kind.REPLAY_STARTED.value,
+    terminals=frozenset({Kind.REPLAY_ENDED.value}),
+    opening_index_fact="started_index",
+)
+"""A replay that began ends exactly once as well."""
 SYSTEM = Principal(id="system", kind="Service", tenant="", roles=(), clearance=0, key_id="")
 """The appliance itself as an actor."""
 QUEUE_RETRY_S = 0.05
@@ -172,6 +182,32 @@ class AuditTrail:
         made = self._keyring.commitment(key_subject(actor.tenant, actor.id), request_id, phase, content, key_id=key_id)
         return {"hmac": made.hmac_hex, "key_id": made.key_id}
 
+    def marks(
+        self, actor: Principal, request_id: str, phase: str, parts: Iterable[bytes], *, key_id: str | None
+    ) -> str:
+        """Mark growing parts of a content, so that a later one can be told from it part by part without it.
+
+        Returns:
+            Four characters of base64url per part.
+
+        Raises:
+            audit.errors.AuditError: as `commitment` does.
+        """
+        subject = key_subject(actor.tenant, actor.id)
+        return _text(self._keyring.marks(subject, request_id, phase, parts, key_id=key_id))
+
+    def check_commitment(self, commitment: Commitment, request_id: str, phase: str, content: bytes) -> bool:
+        """Tell whether a recorded commitment is to this content.  Reads the keys' file: not for the event loop.
+
+        Raises:
+            SubjectErased, KeyRefused: nobody here can tell.
+        """
+        return self._keyring.check(commitment, request_id, phase, content)
+
+    def marks_by(self, key_id: str, request_id: str, phase: str, parts: Iterable[bytes]) -> str:
+        """Give the marks that a content would have; raises as `check_commitment` does, and reads the same file."""
+        return _text(self._keyring.marks_by(key_id, request_id, phase, parts))
+
     def prove_subject_keys(self) -> None:
         """Prove that a person who never came before could be committed for now.
 
@@ -179,3 +215,7 @@ class AuditTrail:
             audit.errors.AuditError: not so.
         """
         self._keyring.prove_writable()
+
+
+def _text(marks: bytes) -> str:
+    return base64.urlsafe_b64encode(marks).decode()

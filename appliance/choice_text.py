@@ -35,7 +35,8 @@ class ChoiceText:
         self.finish: ChoiceFinish | None = None
         self.error: str | None = None
         """Stable code of the engine's error, when that ended the choice."""
-        self.num_tokens = 0
+        self.token_ids: list[int] = []
+        """What the engine chose until the choice ended, a token that ended it included."""
         self.num_cached_tokens: int | None = None
         self.num_preemptions = 0
         self.queue_time_s: float | None = None
@@ -51,6 +52,11 @@ class ChoiceText:
         self._ahead = 0
         """Characters of the first held token that have left already."""
         self._parts: list[str] = []
+
+    @property
+    def num_tokens(self) -> int:
+        """Output tokens so far."""
+        return len(self.token_ids)
 
     @property
     def text(self) -> str:
@@ -78,7 +84,7 @@ class ChoiceText:
         self.num_preemptions = event.num_preemptions
         released = ""
         for position, token_id in enumerate(event.token_ids):
-            self.num_tokens += 1
+            self.token_ids.append(token_id)
             ends_here = event.finish == "stop" and position == len(event.token_ids) - 1
             if ends_here and not self._include_stop:
                 break  # the token that ended it is not part of the answer

@@ -22,9 +22,8 @@ from appliance.audit_trail import Clock
 from appliance.errors import MORE_THAN_ONE_REQUEST, ApplianceError, GenerationFailed, Overloaded, Unavailable
 from appliance.gate import Asking
 from appliance.logs import class_names
-from appliance.metrics import ServingMetrics
 from appliance.prompting import PlannedChoice
-from appliance.running import GenerationStream, Running
+from appliance.running import GenerationStream, Running, TokenMetrics
 from engine.errors import EngineStopped, QueueFull
 from engine.health import EngineHealth
 from engine.request import GenerationRequest
@@ -47,8 +46,20 @@ class GenerationEngine(Protocol):
 class Generation:
     """Hands requests to the engine and their events back.  On the event loop."""
 
-    def __init__(self, engine: GenerationEngine, clock: Clock, metrics: ServingMetrics, cache_secret: bytes) -> None:
+    def __init__(
+        self, engine: GenerationEngine, clock: Clock, metrics: TokenMetrics, cache_secret: bytes, *, priority: int = 0
+    ) -> None:
+        """Prepare.
+
+        Args:
+            engine: takes the requests.
+            clock: times the tokens.
+            metrics: are told of the tokens' times.
+            cache_secret: salts the prefix cache; whoever has another one shares nothing.
+            priority: of every sequence, the higher the sooner.
+        """
         self._engine = engine
+        self._priority = priority
         self._clock = clock
         self._metrics = metrics
         self._cache_secret = cache_secret
@@ -84,6 +95,7 @@ class Generation:
             params=choice.params,
             cache_salt=self._cache_salt(asking),
             fairness_key=asking.principal.tenant,
+            priority=self._priority,
         )
 
     def _cache_salt(self, asking: Asking) -> bytes:

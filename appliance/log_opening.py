@@ -18,7 +18,7 @@ from pathlib import Path
 import structlog
 
 from appliance.admission import AdmissionDoor
-from appliance.audit_trail import PAIRING, SYSTEM, AuditTrail, Clock, Kind
+from appliance.audit_trail import PAIRING, REPLAY_PAIRING, SYSTEM, AuditTrail, Clock, Kind
 from appliance.export_watch import ExportWatch
 from appliance.keeping.erasure import finish_after_restart
 from appliance.log_activity import LogActivity
@@ -142,7 +142,7 @@ async def _record_stop(trail: AuditTrail, writer: AuditWriter) -> None:
 
 
 async def _close_what_was_left_open(trail: AuditTrail, reader: AuditReader) -> None:
-    """Give every admitted request of the last run, which died before it could, its one terminal record.
+    """Give every admitted request and every replay of the last run, which died before it could, its one end.
 
     `policy:loaded` comes after this step in every start, so nothing older than the newest of them is still open.
     """
@@ -151,3 +151,6 @@ async def _close_what_was_left_open(trail: AuditTrail, reader: AuditReader) -> N
     for open_subject in await asyncio.to_thread(reader.open_subjects, PAIRING, from_index=from_index):
         facts: dict[str, JsonValue] = {"admitted_index": open_subject.index, "outcome": "abandoned"}
         await trail.append(Kind.REQUEST_ABANDONED, SYSTEM, open_subject.subject, facts)
+    for open_subject in await asyncio.to_thread(reader.open_subjects, REPLAY_PAIRING, from_index=from_index):
+        facts = {"outcome": "abandoned", "started_index": open_subject.index, "verdict": None}
+        await trail.append(Kind.REPLAY_ENDED, SYSTEM, open_subject.subject, facts)

@@ -17,7 +17,8 @@ from appliance.served_model import ServedModel
 from appliance.settings import Settings
 from appliance.state.opening import OpenState, read_approvals
 from appliance.text.tokenizer import ModelTokenizer
-from audit.event import JsonValue
+from appliance.text_build import text_build
+from audit.event import JsonValue, Receipt
 from engine.config import EngineConfig
 from engine.health import EngineInfo
 from engine.service import EngineService
@@ -53,8 +54,9 @@ async def load_model(
     closing.push_async_callback(watch.close)
     closing.push_async_callback(engine.stop, 0.0)
     loaded = await engine.start()
-    await log.trail.append(Kind.MODEL_LOADED, SYSTEM, verified.manifest.root, _model_facts(verified, loaded))
-    return engine, _served_model(settings, verified, loaded, tokenizer, now)
+    facts = _model_facts(settings, verified, loaded)
+    receipt = await log.trail.append(Kind.MODEL_LOADED, SYSTEM, verified.manifest.root, facts)
+    return engine, _served_model(settings, verified, loaded, tokenizer, now, receipt)
 
 
 def _engine_config(settings: Settings, verified: VerifiedModel) -> EngineConfig:
@@ -72,7 +74,12 @@ def _engine_config(settings: Settings, verified: VerifiedModel) -> EngineConfig:
 
 
 def _served_model(
-    settings: Settings, verified: VerifiedModel, loaded: EngineInfo, tokenizer: ModelTokenizer, now: dt.datetime
+    settings: Settings,
+    verified: VerifiedModel,
+    loaded: EngineInfo,
+    tokenizer: ModelTokenizer,
+    now: dt.datetime,
+    receipt: Receipt,
 ) -> ServedModel:
     return ServedModel(
         name=verified.name,
@@ -87,10 +94,11 @@ def _served_model(
         dtype=loaded.dtype,
         engine_build=loaded.engine_build,
         created_s=int(now.timestamp()),
+        loaded_index=receipt.index,
     )
 
 
-def _model_facts(verified: VerifiedModel, loaded: EngineInfo) -> dict[str, JsonValue]:
+def _model_facts(settings: Settings, verified: VerifiedModel, loaded: EngineInfo) -> dict[str, JsonValue]:
     return {
         "model": verified.name,
         "signer": verified.manifest.signer,
@@ -100,7 +108,11 @@ def _model_facts(verified: VerifiedModel, loaded: EngineInfo) -> dict[str, JsonV
         "num_weight_bytes": loaded.weight_bytes,
         "dtype": loaded.dtype,
         "engine_build": loaded.engine_build,
+        "text_build": text_build(),
         "torch": loaded.torch_version,
+        "processor": loaded.processor,
+        "num_threads": loaded.num_threads,
+        "max_num_batched_tokens": settings.max_num_batched_tokens,
         "max_model_len": loaded.max_model_len,
         "num_pages": loaded.num_pages,
         "page_size": loaded.page_size,

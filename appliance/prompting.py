@@ -6,7 +6,6 @@ anything is queued; the seed is known before the request is recorded.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -112,13 +111,6 @@ def tokenize_prompt(prompt: Prompt, model: ServedModel) -> tuple[int, ...]:
     return token_ids
 
 
-def prompt_commitment_content(request: InferenceRequest) -> bytes:
-    """Give the bytes that the prompt commitment is made over: one JSON array, an element per prompt."""
-    return json.dumps([_prompt_json(prompt) for prompt in request.prompts], ensure_ascii=False).encode(
-        errors="surrogatepass"
-    )
-
-
 def prompt_size(request: InferenceRequest) -> int:
     """Give the characters and token ids of all prompts, as a measure of the work to plan them."""
     return sum(_length(prompt) for prompt in request.prompts)
@@ -155,12 +147,6 @@ def _length(prompt: Prompt) -> int:
     if isinstance(prompt, PromptTokens):
         return len(prompt.token_ids)
     return len(prompt.text) if isinstance(prompt, PlainText) else sum(len(turn.content) for turn in prompt.messages)
-
-
-def _prompt_json(prompt: Prompt) -> object:
-    if isinstance(prompt, Conversation):
-        return [{"role": turn.role, "content": turn.content, "name": turn.name} for turn in prompt.messages]
-    return prompt.text if isinstance(prompt, PlainText) else list(prompt.token_ids)
 
 
 def _check_characters(prompt: Prompt, limit: int) -> None:

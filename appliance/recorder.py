@@ -14,13 +14,23 @@ writer, the door to `AdmissionDoor`.
 from __future__ import annotations
 
 import asyncio
-import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import structlog
 
 from appliance.admission import AdmissionDoor, Obstacle
 from appliance.audit_trail import AuditTrail, Kind
+from appliance.choice_text import ChoiceText
+from appliance.committed import (
+    declared_content,
+    mark_every,
+    output_content,
+    prompt_content,
+    stop_content,
+    token_spans,
+    tokens_phase,
+)
 from appliance.conclusion import Conclusion, conclude
 from appliance.errors import (
     MORE_THAN_ONE_REQUEST,
@@ -35,7 +45,6 @@ from appliance.gate import Asking
 from appliance.inference import Admission, Finished
 from appliance.logs import class_names
 from appliance.metrics import ServingMetrics
-from appliance.prompting import prompt_commitment_content
 from appliance.records import Timing, admitted_facts, refused_facts, terminal_facts
 from appliance.running import Running
 from appliance.served_model import ServedModel
@@ -84,11 +93,10 @@ class RequestRecorder:
         """
         asking, request = running.asking, running.request
         try:
-            commitments = self._commitments(running, _what_was_asked)
+            commitments = self._commitments(running, _to_what_was_asked)
         except SubjectErased as erased:
             message = "this caller was erased at this very moment; ask again"
             raise Conflict(message, code="subject_erased") from erased
-        running.subject_key_id = _key_id(commitments)
         facts = admitted_facts(asking, request, model, running.allow, running.plan, commitments)
         receipt = await self._trail.append(Kind.REQUEST_ADMITTED, asking.principal, asking.request_id, facts)
         return Admission(
@@ -150,22 +158,20 @@ class RequestRecorder:
         LOG.error("admission_broke", request_id=running.asking.request_id, errors=class_names(failure))
         return GenerationFailed("the appliance failed on this request", code="internal_error")
 
-    def _commitments(self, running: Running, content: Callable[[Running], Mapping[str, bytes]]) -> dict[str, JsonValue]:
+    def _commitments(
+        self, running: Running, make: Callable[[Running, _Commit], dict[str, JsonValue]]
+    ) -> dict[str, JsonValue]:
         """Commit to the content of each phase where policy obliges to; elsewhere it is not even put together."""
         if running.allow.obligations.log_level != "commitments":
             return {}
-        asking, made = running.asking, dict[str, JsonValue]()
         try:
-            for phase, one in content(running).items():
-                key_id = running.subject_key_id or _key_id(made)
-                made[phase] = self._trail.commitment(asking.principal, asking.request_id, phase, one, key_id=key_id)
+            return make(running, _Commit(self._trail, running.asking, running.subject_key_id))
         except SubjectErased:
             raise
         except AuditError as failure:
             self._tell_keys_failed(failure)
             message = "the keys of the records cannot be used, so this request is not answered; the operator must act"
             raise Unavailable(message, code=KEYS_OBSTACLE.code) from failure
-        return made
 
     def _tell_keys_failed(self, failure: AuditError) -> None:
         LOG.error("subject_keys_failed", error=type(failure).__name__, reason=str(failure))
@@ -192,7 +198,7 @@ class RequestRecorder:
 
     def _terminal_facts(self, running: Running, conclusion: Conclusion, total_ns: int) -> dict[str, JsonValue]:
         try:
-            commitments, erased = self._commitments(running, _what_was_answered), False
+            commitments, erased = self._commitments(running, _to_what_was_answered), False
         except SubjectErased:
             commitments, erased = {}, True
         return terminal_facts(
@@ -212,22 +218,51 @@ class RequestRecorder:
         return await self._trail.append_owed(conclusion.kind, asking.principal, asking.request_id, facts)
 
 
-def _key_id(commitments: Mapping[str, JsonValue]) -> str | None:
-    """Give the id of the key that all of a request's commitments are made under; None without one."""
-    first = next(iter(commitments.values()), None)
-    return str(first["key_id"]) if isinstance(first, Mapping) else None
+@dataclass(slots=True)
+class _Commit:
+    """Commits to the phases of one request, all under the key of the first."""
+
+    trail: AuditTrail
+    asking: Asking
+    key_id: str | None
+
+    def to(self, phase: str, content: bytes) -> dict[str, JsonValue]:
+        """Commit to the content of one phase."""
+        asking = self.asking
+        made = self.trail.commitment(asking.principal, asking.request_id, phase, content, key_id=self.key_id)
+        self.key_id = str(made["key_id"])
+        return made
+
+    def marks(self, choices: Sequence[ChoiceText]) -> dict[str, JsonValue]:
+        """Mark every choice's tokens, so that a replay can say from where on it differs."""
+        asking, every = self.asking, mark_every([choice.num_tokens for choice in choices])
+        marks: list[JsonValue] = [
+            self.trail.marks(
+                asking.principal,
+                asking.request_id,
+                tokens_phase(choice.index),
+                token_spans(choice.token_ids, every),
+                key_id=self.key_id,
+            )
+            for choice in choices
+        ]
+        return {"every": every, "key_id": self.key_id, "marks": marks}
 
 
-def _what_was_asked(running: Running) -> dict[str, bytes]:
+def _to_what_was_asked(running: Running, commit: _Commit) -> dict[str, JsonValue]:
     request = running.request
-    content = {"prompt": prompt_commitment_content(request)}
+    made: dict[str, JsonValue] = {"prompt": commit.to("prompt", prompt_content(request.prompts))}
+    if request.sampling.stop:
+        made["stop"] = commit.to("stop", stop_content(request.sampling.stop))
     if request.declared:
-        content["declared"] = json.dumps(dict(request.declared), sort_keys=True, ensure_ascii=False).encode()
-    return content
+        made["declared"] = commit.to("declared", declared_content(request.declared))
+    running.subject_key_id = commit.key_id
+    return made
 
 
-def _what_was_answered(running: Running) -> dict[str, bytes]:
-    return {"output": json.dumps([choice.text for choice in running.choices], ensure_ascii=False).encode()}
+def _to_what_was_answered(running: Running, commit: _Commit) -> dict[str, JsonValue]:
+    output = commit.to("output", output_content([choice.text for choice in running.choices]))
+    return {"output": output, "tokens": commit.marks(running.choices)}
 
 
 def _bare_facts(running: Running, conclusion: Conclusion) -> dict[str, JsonValue]:

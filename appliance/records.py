@@ -49,6 +49,7 @@ def admitted_facts(
         "label": str(asking.label),
         "max_tokens_cap": allow.obligations.max_tokens_cap,
         "model": model.name,
+        "model_loaded_index": model.loaded_index,
         "model_root": model.root,
         "n": request.n,
         "num_prompts": len(request.prompts),
@@ -67,6 +68,7 @@ def _sampling(request: InferenceRequest, plan: PromptPlan) -> dict[str, JsonValu
     return {
         "frequency_penalty": params.frequency_penalty,
         "ignore_eos": params.ignore_eos,
+        "include_stop": request.sampling.include_stop_in_output,
         "logit_bias": [[token_id, bias] for token_id, bias in params.logit_bias],
         "logprobs": params.num_logprobs,
         "max_tokens": [choice.params.max_tokens for choice in plan.choices[:: request.n]],
@@ -108,6 +110,7 @@ def terminal_facts(
         "completion_tokens": usage.completion_tokens,
         "finish_reasons": [choice.finish.reason if choice.finish else None for choice in choices],
         "first_token_ms": timing.first_token_ms,
+        "num_choice_tokens": [choice.num_tokens for choice in choices],
         "num_preemptions": sum(choice.num_preemptions for choice in choices),
         "outcome": outcome,
         "prompt_tokens": usage.prompt_tokens,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from appliance.choice_text import ChoiceText
 from appliance.errors import ApplianceError, Unavailable
@@ -17,9 +17,6 @@ from appliance.prompting import PromptPlan
 from appliance.served_model import ServedModel
 from engine.request import StepEvent
 from policies.decision import Allow
-
-if TYPE_CHECKING:
-    from appliance.metrics import ServingMetrics
 
 
 class GenerationStream(Protocol):
@@ -31,6 +28,18 @@ class GenerationStream(Protocol):
 
     def cancel(self) -> None:
         """End it at the next step boundary; the final event still comes."""
+        ...
+
+
+class TokenMetrics(Protocol):
+    """Is told when tokens came; `appliance.metrics.ServingMetrics` is."""
+
+    def first_token(self, seconds: float) -> None:
+        """Take the time from admission's start to a sequence's first token."""
+        ...
+
+    def next_tokens(self, seconds: float, num_tokens: int) -> None:
+        """Take the time between two events of a sequence, the later of which brought so many tokens."""
         ...
 
 
@@ -147,7 +156,7 @@ class Running:
             self.refuse(last if isinstance(last, ApplianceError) else _nobody_waited())
         self._answers.put_nowait(last)
 
-    def note_tokens(self, index: int, now_ns: int, num_tokens: int, metrics: ServingMetrics) -> None:
+    def note_tokens(self, index: int, now_ns: int, num_tokens: int, metrics: TokenMetrics) -> None:
         """Take the time of new tokens of one choice."""
         last_ns = self._last_token_ns.get(index)
         if last_ns is None:

@@ -28,6 +28,8 @@ class ServedModel:
     engine_build: str
     """What computed the answer: engine version, torch version and arithmetic."""
     created_s: int
+    loaded_index: int
+    """Entry of the log that says how this model was loaded, and what computes with it."""
 
     def target_at(self, now_us: int) -> TargetFacts:
         """Give the facts that policy sees; every one of them is signed."""

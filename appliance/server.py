@@ -149,10 +149,12 @@ async def _serve_until_ordered(
 async def _stop(server: _Server, serving: asyncio.Task[None], appliance: Appliance, stop: StopOrder) -> None:
     LOG.info("stopping", running=appliance.walk.num_running)
     appliance.door.shut(STOPPING)
+    appliance.replayer.cut_short("appliance_stopping")
     await _unless(stop.in_haste, appliance.walk.drain(appliance.settings.drain_deadline_s))
     await appliance.walk.drain(0)
     await appliance.engine.stop(0)  # also gives a last event to what a stalled engine holds
     await appliance.walk.settle()
+    await appliance.replayer.settle()
     server.should_exit = True
     await asyncio.wait({serving}, timeout=0 if stop.in_haste.is_set() else FLUSH_GRACE_S)
     server.abort_connections()

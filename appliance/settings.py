@@ -62,6 +62,9 @@ class Settings(BaseSettings):
     drain_deadline_s: float = Field(
         default=20.0, ge=0, description="At stop, running requests may finish within this time."
     )
+    replay_deadline_s: float = Field(
+        default=600.0, gt=0, description="A replay of a recorded request must end within this time."
+    )
     stall_limit_s: float = Field(
         default=60.0, gt=0, description="With work at hand, a step must finish within this time."
     )

@@ -6,7 +6,7 @@ import time
 
 import torch
 
-from engine.build import engine_build
+from engine.build import engine_build, processor_name
 from engine.config import EngineConfig
 from engine.core import EngineCore
 from engine.health import EngineInfo
@@ -39,6 +39,8 @@ def build_core(config: EngineConfig, before_forward: BeforeForward) -> tuple[Eng
         dtype=config.dtype,
         engine_build=engine_build(),
         torch_version=str(torch.__version__),
+        processor=processor_name(torch.backends.cpu.get_cpu_capability()),
+        num_threads=torch.get_num_threads(),
         weight_bytes=loaded.report.weight_bytes,
         kv_bytes=loaded.report.kv_bytes,
         verify_s=loaded.report.verify_s,

@@ -26,6 +26,10 @@ class EngineInfo:
     engine_build: str
     """Names the engine's source: 64 hexadecimal digits over every file of the package."""
     torch_version: str
+    processor: str
+    """What rounded: machine, instruction set and name of the CPU.  Another one may add up in another order."""
+    num_threads: int
+    """Intra-op threads of torch."""
     weight_bytes: int
     """Bytes of weight files, read and hashed."""
     kv_bytes: int

@@ -95,6 +95,7 @@ ACTIONS: Mapping[str, ActionSpec] = MappingProxyType(
         "readRetention": ActionSpec("AuditLog", _MOMENT),
         "readSpec": ActionSpec("Appliance", _MOMENT),
         "readUnsealed": ActionSpec("AuditLog", _MOMENT),
+        "replayRequest": ActionSpec("Model", _TEXT),
         "revokeKey": ActionSpec("Appliance", _MOMENT),
         "tokenize": ActionSpec("Model", _TEXT),
     }

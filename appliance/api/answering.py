@@ -100,7 +100,7 @@ async def _whole(request: Request, running: RunningRequest, shape: AnswerShape) 
     deltas: list[TextDelta] = []
     body_len = sum(map(len, running.admission.prompt_texts))
     try:
-        async with _watched(request, running), aclosing(_answers(running)) as answers:
+        async with watched(request, running.abandon), aclosing(_answers(running)) as answers:
             async for one in answers:
                 if isinstance(one, TextDelta):
                     deltas.append(one)
@@ -144,20 +144,20 @@ def require_spoken(choice: ChoiceFinish) -> None:
 
 
 @asynccontextmanager
-async def _watched(request: Request, running: RunningRequest) -> AsyncIterator[None]:
-    """Tell the walk when the client goes while its answer is being made, or when making it breaks."""
+async def watched(request: Request, abandon: Callable[[str], None]) -> AsyncIterator[None]:
+    """Tell whoever works when the client goes while its answer is being made, or when making it breaks."""
 
     async def watch() -> None:
         await disconnected(request.receive)
-        running.abandon(CLIENT_CLOSED)
+        abandon(CLIENT_CLOSED)
 
     watching = asyncio.create_task(watch(), name="client watch")
     try:
         yield
     except ApplianceError:
-        raise  # the walk has ended by itself
+        raise  # the work has ended by itself
     except BaseException:
-        running.abandon("answer_task_ended")
+        abandon("answer_task_ended")
         raise
     finally:
         watching.cancel()

@@ -17,7 +17,7 @@ from appliance.state.layout import StateLayout
 
 _WRONG_USAGE, _REFUSED = 2, 3  # `refusals` imports this module
 Role = Literal["developer", "operator", "auditor", "privacy"]
-TIMEOUT = httpx.Timeout(10.0, read=120.0)
+READ_TIMEOUT_S = 120.0
 
 
 class ClientRefused(Exception):
@@ -31,13 +31,14 @@ class ClientRefused(Exception):
 class ApplianceClient:
     """One role's view of a running appliance."""
 
-    def __init__(self, role: Role, settings: Settings | None = None) -> None:
+    def __init__(self, role: Role, settings: Settings | None = None, *, read_timeout_s: float = READ_TIMEOUT_S) -> None:
         settings = settings or read_settings()
         self.layout = StateLayout(settings.state_dir)
         self.url = os.environ.get("CLOISTER_URL", base_url(settings))
         headers = {"authorization": f"Bearer {read_key(role, self.layout)}"}
         try:
-            self._http = httpx.Client(base_url=self.url, headers=headers, timeout=TIMEOUT, trust_env=False)
+            timeout = httpx.Timeout(10.0, read=read_timeout_s)
+            self._http = httpx.Client(base_url=self.url, headers=headers, timeout=timeout, trust_env=False)
         except httpx.InvalidURL as error:
             raise ClientRefused(f"CLOISTER_URL is no address: {error}", _WRONG_USAGE) from error
 

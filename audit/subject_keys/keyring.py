@@ -14,14 +14,14 @@ from __future__ import annotations
 import hmac
 import os
 from collections import OrderedDict
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
 from types import TracebackType
 from typing import Self
 
-from audit.subject_keys.commitment import Commitment, content_hmac
+from audit.subject_keys.commitment import Commitment, content_hmac, content_marks
 from audit.subject_keys.key_encryption import KeyEncryption, SubjectKey
 from audit.subject_keys.key_file import KeyFile
 from audit.subject_keys.sealing import NONCE_BYTES, Sealed, open_content, seal_content
@@ -90,6 +90,12 @@ class SubjectKeyring:
         key = self._key_of(subject_id, key_id)
         return Commitment(key.key_id, content_hmac(key.key, request_id, phase, content))
 
+    def marks(
+        self, subject_id: str, request_id: str, phase: str, parts: Iterable[bytes], *, key_id: str | None = None
+    ) -> bytes:
+        """Return marks over growing parts of a content; which key, and what it raises, as `commitment` does."""
+        return content_marks(self._key_of(subject_id, key_id).key, request_id, phase, parts)
+
     def seal(
         self, subject_id: str, request_id: str, phase: str, content: bytes, *, key_id: str | None = None
     ) -> Sealed:
@@ -112,6 +118,10 @@ class SubjectKeyring:
         """
         key = self._by_id(commitment.key_id)
         return hmac.compare_digest(content_hmac(key.key, request_id, phase, content), commitment.hmac_hex)
+
+    def marks_by(self, key_id: str, request_id: str, phase: str, parts: Iterable[bytes]) -> bytes:
+        """Return the marks that a content would have under this key; raises as `check` does."""
+        return content_marks(self._by_id(key_id).key, request_id, phase, parts)
 
     def unseal(self, sealed: Sealed, request_id: str, phase: str) -> bytes:
         """Return what was sealed.

@@ -10,13 +10,10 @@ import httpx
 import pytest
 from live_appliance import LiveAppliance
 
-from appliance.api.audit_log import AUDIT_ROUTES
-from appliance.api.openai_routes import OPENAI_ROUTES
-from appliance.api.operations import OPERATION_ROUTES
 from appliance.api.route_spec import RouteSpec
+from appliance.api.routes import ROUTES
 from appliance.api.routing import OPEN_ROUTES, RouteTable, RouteTableRefused
 
-ROUTES = (*OPENAI_ROUTES, *AUDIT_ROUTES, *OPERATION_ROUTES)
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS", "TRACE", "BREW")
 STRANGE_PATHS = (
     "/",

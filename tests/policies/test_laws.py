@@ -73,11 +73,11 @@ def broken_invariants(facts: Facts) -> set[str]:
     """The invariants in plain Python, written from the design and not from the Cedar text."""
     roles, model, context = set(facts.subject.roles), facts.target.attributes, facts.context
     broken = set()
-    if facts.action in {"infer", "tokenize"}:
+    if facts.action in {"infer", "tokenize"} and facts.subject.tenant not in model["tenants"]:
+        broken.add("tenant-must-be-named")
+    if facts.action in {"infer", "tokenize", "replayRequest"}:
         if not model["approved"]:
             broken.add("model-must-be-approved")
-        if facts.subject.tenant not in model["tenants"]:
-            broken.add("tenant-must-be-named")
         if context["label"] > facts.subject.clearance:
             broken.add("label-within-clearance")
         if context["label"] > model["max_label"]:
@@ -98,7 +98,7 @@ KEPT_FROM = {
         *("approvePrune", "approveRetention", "eraseSubject", "placeHold", "proposePrune", "proposeRelease"),
         *("proposeRetention", "revokeKey"),
     },
-    "operator": {"approveUnseal", "checkContent", "eraseSubject", "proposeUnseal", "readUnsealed"},
+    "operator": {"approveUnseal", "checkContent", "eraseSubject", "proposeUnseal", "readUnsealed", "replayRequest"},
 }
 
 
@@ -111,6 +111,7 @@ GRANTS = {
     "auditor": {
         *("readAudit", "proveAudit", "readCheckpoint", "listModels", "readMetrics", "listKeys", "readSpec"),
         *("approveRelease", "approveUnseal", "checkContent", "proposeUnseal", "readRetention", "readUnsealed"),
+        "replayRequest",
     },
     "privacy": {
         *("approvePrune", "approveRelease", "approveRetention", "approveUnseal", "checkContent", "eraseSubject"),
@@ -159,7 +160,7 @@ def test_the_invariants_table_holds_under_the_widest_overlay():
 
 
 @settings(max_examples=200, deadline=None)
-@given(facts=questions("infer", "tokenize"), lower=LABELS, higher=LABELS)
+@given(facts=questions("infer", "tokenize", "replayRequest"), lower=LABELS, higher=LABELS)
 def test_less_clearance_and_more_label_never_turn_a_deny_into_an_allow(facts, lower, higher):
     """Monotone in both, and in what the model may see and whom it serves."""
     label, clearance = facts.context["label"], facts.subject.clearance

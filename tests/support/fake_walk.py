@@ -58,6 +58,7 @@ def served_model() -> ServedModel:
         dtype="float32",
         engine_build="d" * 16,
         created_s=CREATED_S,
+        loaded_index=0,
     )
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import httpx
 from identity_keys import HOUR_US, PEPPER, make_record
-from walk_bench import Fault, WalkBench, base_policy
+from walk_bench import Fault, WalkBench
 
 from appliance.api.doorkeeper import Doorkeeper
 from appliance.api.openapi import describe
@@ -20,7 +20,6 @@ from appliance.api.route_spec import RouteSpec
 from appliance.api.routes import ROUTES
 from appliance.api.routing import Perimeter, RouteTable
 from appliance.app import Appliance
-from appliance.gate import PolicyGate
 from appliance.identity.api_keys import mint
 from appliance.identity.authenticate import Authenticator
 from appliance.identity.key_store import KeyStore
@@ -60,11 +59,12 @@ class PerimeterBench:
             log=OpenLog(bench.writer, bench.reader, bench.trail, bench.keyring),
             keys=self.keys,
             doorkeeper=self.doorkeeper,
-            gate=PolicyGate(base_policy(), bench.trail, bench.metrics, development_trust=True),
+            gate=bench.gate,
             engine=bench.engine,
             model=bench.walk.model,
             recorder=bench.recorder,
             walk=bench.walk,
+            replayer=bench.replayer,
             metrics=bench.metrics,
             openapi=describe(routes, "0"),
             closing=AsyncExitStack(),

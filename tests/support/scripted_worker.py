@@ -149,6 +149,8 @@ def build_core(config: EngineConfig, before_forward: BeforeForward) -> tuple[Scr
         dtype=config.dtype,
         engine_build="0" * 64,
         torch_version="none",
+        processor="none",
+        num_threads=1,
         weight_bytes=0,
         kv_bytes=0,
         verify_s=0.0,

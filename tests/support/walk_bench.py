@@ -16,13 +16,14 @@ from typing import Literal
 from fake_walk import served_model
 
 from appliance.admission import AdmissionDoor
-from appliance.audit_trail import PAIRING, AuditTrail, Clock
+from appliance.audit_trail import PAIRING, REPLAY_PAIRING, AuditTrail, Clock
 from appliance.gate import Asking, PolicyGate
 from appliance.generation import Generation
 from appliance.identity.principal import Principal
 from appliance.inference import InferenceRequest, PlainText, Sampling
 from appliance.metrics import ServingMetrics
 from appliance.recorder import RequestRecorder
+from appliance.replay.replayer import Replayer
 from appliance.serve import Walk
 from audit.checkpoint import LogSigner
 from audit.errors import AuditHalted
@@ -43,6 +44,7 @@ DEVELOPER = Principal("dana", "User", "plant-1", ("developer",), 2, "key1")
 AUDITOR = Principal("avery", "User", "plant-1", ("auditor",), 2, "key2")
 SIGNER = LogSigner.from_seed("test.log/walk", bytes(range(32)))
 Fault = Literal["not_persisted", "persisted"]
+REPLAY_DEADLINE_S = 60.0
 
 
 @dataclass
@@ -54,6 +56,7 @@ class ScriptedStream:
     gate: asyncio.Event | None
     """Waited for before the second token, so that a test can act in the middle of an answer."""
     error: str | None = None
+    num_cached_tokens: int = 0
     cancelled: asyncio.Event = field(default_factory=asyncio.Event)
 
     def cancel(self) -> None:
@@ -63,7 +66,7 @@ class ScriptedStream:
     async def __aiter__(self) -> AsyncIterator[StepEvent]:
         """Give one event per token."""
         name = self.request.request_id
-        for position, token_id in enumerate(self.token_ids):
+        for position, token_id in enumerate(self.token_ids[: self.request.params.max_tokens]):
             if position == 1 and self.gate is not None:
                 waits = [asyncio.ensure_future(self.gate.wait()), asyncio.ensure_future(self.cancelled.wait())]
                 await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
@@ -75,7 +78,8 @@ class ScriptedStream:
             if position == 1 and self.error is not None:
                 yield StepEvent(name, finish="error", error=self.error)
                 return
-            first = {"num_cached_tokens": 0, "queue_time_s": 0.0, "prefill_time_s": 0.25} if position == 0 else {}
+            cached = self.num_cached_tokens
+            first = {"num_cached_tokens": cached, "queue_time_s": 0.0, "prefill_time_s": 0.25} if position == 0 else {}
             yield StepEvent(name, token_ids=(token_id,), **first)
         yield StepEvent(name, finish="length")
 
@@ -85,7 +89,9 @@ class ScriptedEngine:
 
     def __init__(self, reader: AuditReader, token_ids: list[int]) -> None:
         self._reader = reader
-        self._token_ids = token_ids
+        self.token_ids = token_ids
+        self.num_cached_tokens = 0
+        """Of every prompt, as its first event says."""
         self.gate: asyncio.Event | None = None
         self.error: str | None = None
         self.full_at: int | None = None
@@ -94,6 +100,8 @@ class ScriptedEngine:
         self.broken_at: int | None = None
         """The submission that meets a bug."""
         self.streams: list[ScriptedStream] = []
+        self.submitted = asyncio.Event()
+        """Set by every submission; a test that waits for the next one clears it."""
 
     def health(self) -> EngineHealth:
         """Give what the test set."""
@@ -112,13 +120,18 @@ class ScriptedEngine:
     def submit(self, request: GenerationRequest) -> ScriptedStream:
         """Take a request whose admission can be read back from disk."""
         subject = request.request_id.rsplit("/", 1)[0]
-        admitted = self._reader.entries(EntryFilter(kind=PAIRING.opening, subject=subject)).entries
-        assert len(admitted) == 1, f"the engine got {subject} with {len(admitted)} durable admissions"
+        opened = [
+            entry
+            for entry in self._reader.entries(EntryFilter(subject=subject)).entries
+            if entry.leaf.event.kind in (PAIRING.opening, REPLAY_PAIRING.opening)
+        ]
+        assert len(opened) == 1, f"the engine got {subject} with {len(opened)} durable records of its beginning"
         if self.full_at == len(self.streams):
             raise QueueFull(1)
         if self.broken_at == len(self.streams):
             raise LookupError("a bug")
-        self.streams.append(ScriptedStream(request, self._token_ids, self.gate, self.error))
+        self.streams.append(ScriptedStream(request, self.token_ids, self.gate, self.error, self.num_cached_tokens))
+        self.submitted.set()
         return self.streams[-1]
 
 
@@ -172,14 +185,24 @@ class WalkBench:
         self.engine = ScriptedEngine(self.reader, one_by_one)
         self.metrics = ServingMetrics("starter")
         self.recorder = RequestRecorder(self.trail, self.door, self.metrics)
+        self.gate = PolicyGate(base_policy(), self.trail, self.metrics, development_trust=True)
         self.walk = Walk(
             model=model,
             door=self.door,
-            gate=PolicyGate(base_policy(), self.trail, self.metrics, development_trust=True),
+            gate=self.gate,
             recorder=self.recorder,
             generation=Generation(self.engine, self.trail.clock, self.metrics, bytes(32)),
             clock=self.trail.clock,
             draw_seed=lambda: 7,
+        )
+        self.replayer = Replayer(
+            trail=self.trail,
+            reader=self.reader,
+            door=self.door,
+            gate=self.gate,
+            engine=self.engine,
+            model=lambda: self.walk.model,
+            deadline_s=REPLAY_DEADLINE_S,
         )
 
     def asking(self, request_id: str, principal: Principal = DEVELOPER) -> Asking:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from appliance.cli.audit import entries, erasures, files, holds, proofs, search, siem
+from appliance.cli.audit import entries, erasures, files, holds, proofs, replay, search, siem
 
 app = typer.Typer(help="Read, prove, export and verify the log.", no_args_is_help=True)
 for verb in (
@@ -15,6 +15,7 @@ for verb in (
     proofs.check_receipt,
     files.export,
     files.verify,
+    replay.replay,
     siem.siem_check,
 ):
     app.command()(verb)
