@@ -12,6 +12,7 @@ import structlog
 
 from appliance.admission import AdmissionDoor, Obstacle
 from appliance.audit_trail import SYSTEM, AuditTrail, Kind
+from appliance.run_counters import RunCounters
 from audit.errors import AuditError
 from audit.event import JsonValue
 from engine.health import EngineHealth
@@ -23,9 +24,10 @@ ENGINE_FAILED = Obstacle("engine_unavailable", "the engine died too often in a r
 class EngineWatch:
     """Takes the engine's changes of state, on the event loop."""
 
-    def __init__(self, trail: AuditTrail, door: AdmissionDoor) -> None:
+    def __init__(self, trail: AuditTrail, door: AdmissionDoor, counters: RunCounters) -> None:
         self._trail = trail
         self._door = door
+        self._counters = counters
         self._died = False
         """A death was noted and no recovery since."""
         self._tasks: set[asyncio.Task[None]] = set()
@@ -46,6 +48,7 @@ class EngineWatch:
                     "restarts": health.restarts,
                     "code": last.code if last else "",
                     "detail": last.detail if last else "",
+                    **self._counters.facts(),
                 },
             )
         elif health.state == "ready" and self._died:

@@ -25,6 +25,7 @@ from appliance.log_activity import LogActivity
 from appliance.log_watch import LogWatch
 from appliance.metrics import ServingMetrics
 from appliance.recorder import LOG_OBSTACLE
+from appliance.run_counters import RunCounters
 from appliance.settings import Settings
 from appliance.siem_exports import SiemExports
 from appliance.state.opening import OpenState
@@ -47,6 +48,7 @@ class OpenLog:
     keyring: SubjectKeyring
     exports: SiemExports = field(default_factory=SiemExports)
     activity: LogActivity = field(default_factory=LogActivity)
+    counters: RunCounters = field(default_factory=RunCounters)
 
 
 class _MeasuredSink:
@@ -83,7 +85,7 @@ async def open_log(
     Raises:
         AuditError: names the file at fault and the remedy.
     """
-    activity = LogActivity()
+    activity, counters = LogActivity(), RunCounters()
     writer = _open_writer(settings, state, door, metrics, activity)
     closing.push_async_callback(asyncio.to_thread, writer.close)
     keyring = closing.enter_context(SubjectKeyring(state.layout.subject_keys_db, state.kek))
@@ -93,13 +95,13 @@ async def open_log(
     exports = SiemExports.start(settings, state.layout, writer.head.origin, reader, _from_any_thread(watch.nudge))
     closing.push_async_callback(asyncio.to_thread, exports.close)
     activity.listen(exports.wake)
-    closing.push_async_callback(_record_stop, trail, writer)
+    closing.push_async_callback(_record_stop, trail, writer, counters)
     await trail.append(Kind.APPLIANCE_STARTED, SYSTEM, "appliance", start_facts)
     await _close_what_was_left_open(trail, reader)
     await finish_after_restart(trail, reader, keyring)
     watch.start([ExportWatch(exports, trail, reader, lambda: writer.head.size, settings.siem_deadline_s)])
     closing.push_async_callback(watch.close)
-    return OpenLog(writer, reader, trail, keyring, exports, activity)
+    return OpenLog(writer, reader, trail, keyring, exports, activity, counters)
 
 
 def _from_any_thread(act: Callable[[], None]) -> Callable[[], None]:
@@ -136,9 +138,9 @@ def _open_writer(
     return AuditWriter.open(config, [state.log_signer], observe_commit=observe_commit, on_halt=on_halt)
 
 
-async def _record_stop(trail: AuditTrail, writer: AuditWriter) -> None:
+async def _record_stop(trail: AuditTrail, writer: AuditWriter, counters: RunCounters) -> None:
     if writer.state is WriterState.RUNNING:
-        await trail.append(Kind.APPLIANCE_STOPPED, SYSTEM, "appliance", {})
+        await trail.append(Kind.APPLIANCE_STOPPED, SYSTEM, "appliance", counters.facts())
 
 
 async def _close_what_was_left_open(trail: AuditTrail, reader: AuditReader) -> None:

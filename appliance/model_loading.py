@@ -47,10 +47,11 @@ async def load_model(
         verified.approval.seq,
     )
     tokenizer = ModelTokenizer(verified.files, nonce=secrets.token_hex(16))
-    watch = EngineWatch(log.trail, door)
+    watch = EngineWatch(log.trail, door, log.counters)
     engine = EngineService(
         _engine_config(settings, verified), stall_limit_s=settings.stall_limit_s, on_change=watch.on_change
     )
+    log.counters.follow(engine.stats)
     closing.push_async_callback(watch.close)
     closing.push_async_callback(engine.stop, 0.0)
     loaded = await engine.start()

@@ -46,6 +46,7 @@ from appliance.inference import Admission, Finished
 from appliance.logs import class_names
 from appliance.metrics import ServingMetrics
 from appliance.records import Timing, admitted_facts, refused_facts, terminal_facts
+from appliance.run_counters import usage_facts
 from appliance.running import Running
 from appliance.served_model import ServedModel
 from audit.errors import AuditError, AuditHalted, AuditQueueFull, AuditRefused, SubjectErased
@@ -210,6 +211,7 @@ class RequestRecorder:
             outcome=conclusion.outcome,
             code=conclusion.code,
             commitments=commitments,
+            engine_usage=running.engine_usage(),
             subject_erased=erased,
         )
 
@@ -270,5 +272,6 @@ def _bare_facts(running: Running, conclusion: Conclusion) -> dict[str, JsonValue
     return {
         "admitted_index": running.admission.receipt.index,
         "code": conclusion.code,
+        "engine": usage_facts(running.engine_usage()),
         "outcome": conclusion.outcome,
     }

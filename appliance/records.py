@@ -13,8 +13,10 @@ from appliance.errors import HTTP_STATUS, ApplianceError
 from appliance.gate import Asking
 from appliance.inference import InferenceRequest, Usage
 from appliance.prompting import PromptPlan
+from appliance.run_counters import usage_facts
 from appliance.served_model import ServedModel
 from audit.event import JsonValue
+from engine.request import SequenceUsage
 from policies.decision import Allow
 
 
@@ -95,6 +97,7 @@ def terminal_facts(
     outcome: str,
     code: str | None,
     commitments: Mapping[str, JsonValue],
+    engine_usage: SequenceUsage,
     subject_erased: bool,
 ) -> dict[str, JsonValue]:
     """Give the facts of a request's one terminal record.
@@ -108,6 +111,7 @@ def terminal_facts(
         "code": code,
         "commitments": commitments,
         "completion_tokens": usage.completion_tokens,
+        "engine": usage_facts(engine_usage),
         "finish_reasons": [choice.finish.reason if choice.finish else None for choice in choices],
         "first_token_ms": timing.first_token_ms,
         "num_choice_tokens": [choice.num_tokens for choice in choices],
@@ -116,6 +120,7 @@ def terminal_facts(
         "prompt_tokens": usage.prompt_tokens,
         "queue_ms": timing.queue_ms,
         "route": asking.route,
+        "source": asking.source,
         "total_ms": timing.total_ms,
     }
 

@@ -15,7 +15,7 @@ from appliance.gate import Asking
 from appliance.inference import Admission, Answer, ChoiceFinish, Finished, InferenceRequest, TextDelta, Usage
 from appliance.prompting import PromptPlan
 from appliance.served_model import ServedModel
-from engine.request import StepEvent
+from engine.request import NO_USAGE, SequenceUsage, StepEvent
 from policies.decision import Allow
 
 
@@ -28,6 +28,10 @@ class GenerationStream(Protocol):
 
     def cancel(self) -> None:
         """End it at the next step boundary; the final event still comes."""
+        ...
+
+    def claim(self) -> SequenceUsage:
+        """Take account of what the engine has given, read or not; a second claim gives the same."""
         ...
 
 
@@ -192,6 +196,16 @@ class Running:
             completion_tokens=sum(choice.num_tokens for choice in self.choices),
             cached_tokens=sum(choice.num_cached_tokens or 0 for choice in first_choices),
         )
+
+    def engine_usage(self) -> SequenceUsage:
+        """Take account of what the engine has given for every choice, whether it became part of an answer or not.
+
+        For the terminal record: together with every other record of the run it must give the engine's own sums.
+        """
+        usage = NO_USAGE
+        for stream in self.streams:
+            usage = usage.plus(stream.claim())
+        return usage
 
 
 def _nobody_waited() -> ApplianceError:

@@ -6,7 +6,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 
-from engine.request import StepEvent
+from engine.request import NO_USAGE, SequenceUsage, StepEvent
 
 
 class GenerationHandle:
@@ -25,11 +25,23 @@ class GenerationHandle:
         """Owner: event loop.  Set while the consumer waits for an event."""
         self._has_ended = False
         """Owner: event loop.  The event with `finish` has been delivered."""
+        self._usage = NO_USAGE
+        """Owner: event loop.  Of what was delivered until it was claimed."""
+        self.is_claimed = False
+        """Owner: event loop.  The consumer has taken account; what is delivered now is late."""
 
     def cancel(self) -> None:
         """End the request at the next step; the final event still comes.  No effect on one that has ended."""
         if not self._has_ended:
             self._cancel()
+
+    def claim(self) -> SequenceUsage:
+        """Take account of what was delivered, read or not; every later claim gives the same.
+
+        What comes after it is counted as late: engine and consumer never count one token twice, and none is lost.
+        """
+        self.is_claimed = True
+        return self._usage
 
     def __aiter__(self) -> GenerationHandle:
         return self
@@ -47,9 +59,11 @@ class GenerationHandle:
                 self._waiter = None
         return self._unread.popleft()
 
-    def deliver(self, event: StepEvent) -> None:
-        """For the service alone: append an event and wake the consumer."""
+    def deliver(self, event: StepEvent, usage: SequenceUsage = NO_USAGE) -> None:
+        """For the service alone: append an event, with what it brings, and wake the consumer."""
         assert not self._has_ended, f"request {self.request_id} has ended and gets {event.finish or 'another event'}"
+        if not self.is_claimed:
+            self._usage = self._usage.plus(usage)
         self._unread.append(event)
         self._has_ended = event.finish is not None
         if self._waiter is not None and not self._waiter.done():

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from engine.request import NO_USAGE, SequenceUsage
 from engine.stats import CoreCounts, CoreStats
 
 EngineState = Literal["loading", "ready", "restarting", "failed", "stopped"]
@@ -107,6 +108,10 @@ class EngineStats:
     """As the last step left it; None until a step of the present process finished."""
     loaded: EngineInfo | None
     """What the first process loaded; None before it had."""
+
+    late: SequenceUsage = NO_USAGE
+    """Part of the prompt, cached and output tokens above: what came after its consumer had taken account of its
+    sequence, because that had been given up."""
 
 
 def has_progressed(*, now: float, busy_since: float | None, last_step_at: float | None, stall_limit_s: float) -> bool:

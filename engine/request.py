@@ -101,3 +101,31 @@ class StepEvent:
     """Seconds between first scheduling and the first output token; set on the event that brings that token."""
     num_preemptions: int = 0
     """How often the request was preempted so far."""
+
+
+@dataclass(frozen=True, slots=True)
+class SequenceUsage:
+    """What the engine has given for one sequence, or for several: a sum."""
+
+    num_prompt_tokens: int = 0
+    """Of a prompt whose first event came, cached ones among them."""
+    num_cached_tokens: int = 0
+    num_output_tokens: int = 0
+
+    def plus(self, other: SequenceUsage) -> SequenceUsage:
+        """Give the sum."""
+        return SequenceUsage(
+            self.num_prompt_tokens + other.num_prompt_tokens,
+            self.num_cached_tokens + other.num_cached_tokens,
+            self.num_output_tokens + other.num_output_tokens,
+        )
+
+    @classmethod
+    def of_event(cls, event: StepEvent, num_prompt_tokens: int) -> SequenceUsage:
+        """Give what one event brings; the first one of its sequence brings the prompt."""
+        if event.num_cached_tokens is None:
+            return cls(num_output_tokens=len(event.token_ids))
+        return cls(num_prompt_tokens, event.num_cached_tokens, len(event.token_ids))
+
+
+NO_USAGE = SequenceUsage()

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from engine.handle import GenerationHandle
-from engine.request import FinishReason, GenerationRequest, StepEvent
+from engine.request import FinishReason, GenerationRequest, SequenceUsage, StepEvent
 from engine.tally import Tally
 
 
@@ -103,10 +103,11 @@ class RequestBook:
         waited_before_s = live.handed_over_at - live.submitted_at
         if event.queue_time_s is not None and waited_before_s > 0:  # the process counts from its own receipt
             event = dataclasses.replace(event, queue_time_s=event.queue_time_s + waited_before_s)
-        self.tally.count_event(event, len(live.request.token_ids))
+        num_prompt_tokens = len(live.request.token_ids)
+        self.tally.count_event(event, num_prompt_tokens, is_late=live.handle.is_claimed)
         if event.finish is not None:
             self._close(live)
-        live.handle.deliver(event)
+        live.handle.deliver(event, SequenceUsage.of_event(event, num_prompt_tokens))
 
     def end(self, request_id: str, finish: FinishReason, error: str | None = None) -> None:
         """Give a live request a final event of our own."""

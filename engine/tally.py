@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from engine.health import EngineInfo, EngineStats
-from engine.request import NAN_LOGITS, StepEvent
+from engine.request import NAN_LOGITS, NO_USAGE, SequenceUsage, StepEvent
 from engine.stats import CoreCounts, CoreStats
 
 
@@ -18,6 +18,8 @@ class Tally:
     num_cached_tokens: int = 0
     num_last_tokens_recomputed: int = 0
     num_output_tokens: int = 0
+    late: SequenceUsage = NO_USAGE
+    """Of those tokens, what came after its consumer had taken account."""
     num_nan_logits: int = 0
     num_finished: Counter[str] = field(default_factory=Counter)
     steps_by_tokens: Counter[int] = field(default_factory=Counter)
@@ -39,8 +41,10 @@ class Tally:
         self.counts_before = self.counts_before.plus(self.core)
         self.core = None
 
-    def count_event(self, event: StepEvent, num_prompt_tokens: int) -> None:
-        """An event reached its request."""
+    def count_event(self, event: StepEvent, num_prompt_tokens: int, *, is_late: bool = False) -> None:
+        """An event reached its request; `is_late` when its consumer has taken account already."""
+        if is_late:
+            self.late = self.late.plus(SequenceUsage.of_event(event, num_prompt_tokens))
         self.num_output_tokens += len(event.token_ids)
         if event.num_cached_tokens is not None:  # the first event of its request
             self.num_prompt_tokens += num_prompt_tokens
@@ -64,6 +68,7 @@ class Tally:
             num_cached_tokens=self.num_cached_tokens,
             num_last_tokens_recomputed=self.num_last_tokens_recomputed,
             num_output_tokens=self.num_output_tokens,
+            late=self.late,
             num_nan_logits=self.num_nan_logits,
             num_finished=tuple(sorted(self.num_finished.items())),
             counts=self.counts_before.plus(self.core),

@@ -8,6 +8,7 @@ from appliance.api.holds import HOLD_ROUTES
 from appliance.api.openai_routes import OPENAI_ROUTES
 from appliance.api.operations import OPERATION_ROUTES
 from appliance.api.receipts import RECEIPT_ROUTES
+from appliance.api.reconciliation import RECONCILIATION_ROUTES
 from appliance.api.replays import REPLAY_ROUTES
 from appliance.api.route_spec import RouteSpec
 
@@ -16,6 +17,7 @@ ROUTES: tuple[RouteSpec, ...] = (
     *AUDIT_ROUTES,
     *RECEIPT_ROUTES,
     *REPLAY_ROUTES,
+    *RECONCILIATION_ROUTES,
     *ERASURE_ROUTES,
     *HOLD_ROUTES,
     *OPERATION_ROUTES,

@@ -10,6 +10,7 @@ import pytest
 from appliance.admission import AdmissionDoor
 from appliance.audit_trail import AuditTrail, Clock
 from appliance.engine_watch import EngineWatch
+from appliance.run_counters import RunCounters
 from audit.errors import AuditHalted, AuditQueueFull
 from audit.event import Event, Receipt
 from audit.subject_keys.keyring import SubjectKeyring
@@ -50,7 +51,7 @@ class CrowdedSink:
 def _watch(folder: Path, sink: CrowdedSink) -> tuple[EngineWatch, AdmissionDoor]:
     keyring = SubjectKeyring.create(folder / "subjects.db", bytes(32))
     door = AdmissionDoor()
-    watch = EngineWatch(AuditTrail(sink, keyring, Clock(), trust="development"), door)
+    watch = EngineWatch(AuditTrail(sink, keyring, Clock(), trust="development"), door, RunCounters())
     keyring.close()
     return watch, door
 

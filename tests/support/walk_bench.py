@@ -36,7 +36,7 @@ from audit.verify import verify_log
 from audit.writer import AuditWriter, WriterConfig
 from engine.errors import QueueFull
 from engine.health import EngineHealth
-from engine.request import GenerationRequest, StepEvent
+from engine.request import NO_USAGE, GenerationRequest, SequenceUsage, StepEvent
 from policies.bundle import load_bundle, read_source_bundle
 from policies.cedar import PolicyEngine
 
@@ -58,10 +58,15 @@ class ScriptedStream:
     error: str | None = None
     num_cached_tokens: int = 0
     cancelled: asyncio.Event = field(default_factory=asyncio.Event)
+    usage: SequenceUsage = NO_USAGE
 
     def cancel(self) -> None:
         """End it at the next event."""
         self.cancelled.set()
+
+    def claim(self) -> SequenceUsage:
+        """Take account of the tokens that were read: this engine is never ahead of its reader."""
+        return self.usage
 
     async def __aiter__(self) -> AsyncIterator[StepEvent]:
         """Give one event per token."""
@@ -80,7 +85,9 @@ class ScriptedStream:
                 return
             cached = self.num_cached_tokens
             first = {"num_cached_tokens": cached, "queue_time_s": 0.0, "prefill_time_s": 0.25} if position == 0 else {}
-            yield StepEvent(name, token_ids=(token_id,), **first)
+            event = StepEvent(name, token_ids=(token_id,), **first)
+            self.usage = self.usage.plus(SequenceUsage.of_event(event, len(self.request.token_ids)))
+            yield event
         yield StepEvent(name, finish="length")
 
 
