@@ -37,6 +37,8 @@ class Kind(StrEnum):
     CONTENT_SHOWN = "content:shown"
     ENGINE_DIED = "engine:died"
     ENGINE_RECOVERED = "engine:recovered"
+    EVIDENCE_MADE = "evidence:made"
+    EVIDENCE_STARTED = "evidence:started"
     EXPORT_FAILING = "export:failing"
     EXPORT_RECOVERED = "export:recovered"
     HOLD_PLACED = "hold:placed"

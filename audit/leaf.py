@@ -20,7 +20,7 @@ import rfc8785
 
 from audit.beside import policy_ids
 from audit.errors import AuditRefused, ProofRefused
-from audit.event import MAX_LEAF_BYTES, Event, Floor, SealedContent
+from audit.event import MAX_LEAF_BYTES, Event, Floor, JsonValue, SealedContent
 
 LEAF_VERSION = 1
 MAX_SAFE_INTEGER = 2**53 - 1
@@ -183,6 +183,11 @@ def project(event: Event, place: Place) -> dict[str, int | str | None]:
     return columns
 
 
+def fact_text(value: JsonValue) -> str:
+    """Write a fact of a decoded leaf in its one form."""
+    return _canonical(_plain(value, "the value", 0)).decode()
+
+
 def _check_event(event: Event) -> None:
     for name in _TEXT_FIELDS:
         if not isinstance(getattr(event, name), str):
@@ -234,7 +239,7 @@ def _plain(value: object, where: str, depth: int) -> PlainJson:
     raise AuditRefused(f"{where} holds a {type(value).__name__}, which is not JSON")
 
 
-def _canonical(value: dict[str, PlainJson]) -> bytes:
+def _canonical(value: PlainJson) -> bytes:
     """RFC 8785 bytes, where possible from the standard encoder, which gives the same bytes several times sooner.
 
     Member names are ASCII here, so sorting by code point is sorting by UTF-16 unit; and from 0.0001 up to 2**53 Python

@@ -98,6 +98,19 @@ def edge_coordinates(size: int) -> list[tuple[int, int]]:
     return coordinates
 
 
+def growth_coordinates(old_size: int, new_size: int) -> list[tuple[int, int]]:
+    """`(level, index)` of the subtrees that cover leaves `[old_size, new_size)`, in order."""
+    coordinates: list[tuple[int, int]] = []
+    start = old_size
+    while start < new_size:
+        level = (new_size - start).bit_length() - 1
+        if start:
+            level = min(level, (start & -start).bit_length() - 1)
+        coordinates.append((level, start >> level))
+        start += 1 << level
+    return coordinates
+
+
 def read_edge(read: NodeReader, size: int) -> RightEdge:
     """Load the right edge of a tree of `size` leaves."""
     return RightEdge(size, tuple(read(level, index) for level, index in edge_coordinates(size)))

@@ -21,7 +21,7 @@ from audit.entry import Entry, read_entry
 from audit.errors import AuditCorrupt, AuditRefused, EntryNotFound, EntryPruned
 from audit.event import SealedContent
 from audit.location import LogLocation
-from audit.merkle import consistency_proof, inclusion_proof
+from audit.merkle import consistency_proof, growth_coordinates, inclusion_proof
 from audit.migrating import require_revision
 from audit.pairing import Pairing
 from audit.proof import EntryProof
@@ -240,6 +240,15 @@ class AuditReader:
             if old_size:
                 _require_not_pruned(connection, old_size)
             return tuple(consistency_proof(_Nodes(connection), old_size, signed.checkpoint.size))
+
+    def subtrees(self, old_size: int, new_size: int) -> tuple[bytes, ...]:
+        """Return the fewest complete subtrees that lead from a tree of `old_size` to a later signed size."""
+        with snapshot(self._engine, self._location) as connection:
+            size = _checkpoint_at(connection, new_size).checkpoint.size
+            if not 0 <= old_size <= size:
+                raise EntryNotFound(f"size {old_size} is not within the tree of {size} entries")
+            read = _Nodes(connection)
+            return tuple(read(level, index) for level, index in growth_coordinates(old_size, size))
 
     def open_subjects(self, pairing: Pairing, *, from_index: int = 0) -> tuple[OpenSubject, ...]:
         """Return what was opened at or after `from_index` and has no end, in order of opening."""

@@ -32,6 +32,11 @@ class Place(Enum):
     TILE = "hash tile"
     ENTRY_BUNDLE = "entry bundle"
     FILE = "file"
+    SEAL = "seal"
+    """The index of an evidence pack, and the entry that holds its digest."""
+    RECORDS = "records"
+    """An evidence pack's view of an entry, as a line, a row or typed columns."""
+    ENTRY_PROOF = "entry proof"
 
 
 _SHOWN_CHARS = 80

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from audit.checkpoint import LogVerifier
 from audit.errors import LogMissing
+from audit.evidence.index import is_evidence
 from audit.location import LogLocation
 from audit.pairing import Pairing
 from audit.report import Report
@@ -47,6 +48,10 @@ def verify_log(
     """
     if isinstance(source, Path) and source.is_dir():
         report = verify_pack(source, verifiers, pairing, known_notes=known_notes, clock_limit_us=clock_limit_us)
+        if is_evidence(source):
+            from audit.evidence.check import check_evidence  # noqa: PLC0415 - typed columns need a large library
+
+            report = check_evidence(source, verifiers, report)
     elif not isinstance(source, Path) or source.is_file():
         report = verify_database(source, verifiers, pairing, known_notes=known_notes, clock_limit_us=clock_limit_us)
     else:

@@ -109,6 +109,16 @@ def verify_signature(raw: bytes, trusted_keys: Iterable[VerifyingKey]) -> ModelM
     return _parse_statement(envelope.payload, signer=key.key_id)
 
 
+def unsafe_unverified_root(raw: bytes) -> str:
+    """Return the root that a `model.sig` speaks of, whoever wrote it; nothing may be loaded on its word.
+
+    Raises:
+        DocumentRefused: not of the one accepted form.
+    """
+    hint, envelope = _parse_bundle(raw)
+    return _parse_statement(envelope.payload, signer=hint).root
+
+
 def _parse_bundle(raw: bytes) -> tuple[str, Envelope]:
     bundle = Fields(parse(raw, _DOCUMENT, max_bytes=MAX_ENVELOPE_BYTES), _DOCUMENT)
     if bundle.text("mediaType") != MEDIA_TYPE:

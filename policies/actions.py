@@ -82,6 +82,7 @@ ACTIONS: Mapping[str, ActionSpec] = MappingProxyType(
         "infer": ActionSpec("Model", _INFERENCE),
         "listKeys": ActionSpec("Appliance", _MOMENT),
         "listModels": ActionSpec("Appliance", _MOMENT),
+        "makeEvidence": ActionSpec("AuditLog", _MOMENT),
         "placeHold": ActionSpec("AuditLog", _MOMENT),
         "proposePrune": ActionSpec("AuditLog", _MOMENT),
         "proposeRelease": ActionSpec("AuditLog", _MOMENT),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import structlog
 from starlette.responses import Response
@@ -25,6 +25,7 @@ from audit.event import JsonValue
 from audit.reader import AuditReader, Page
 from audit.search.expression import canonical
 
+T = TypeVar("T")
 LOG = structlog.get_logger("cloister.http")
 JSON, TEXT = "application/json", "text/plain"
 DEFAULT_PAGE = 100
@@ -112,8 +113,18 @@ async def recorded_read(
         audit.errors.AuditError: the read was not recorded, so nothing was read.
     """
     await call.record(Kind.LOG_READ, call.request_id, {"outcome": "completed", **what})
+    return Response(await read_after_record(call, body), media_type=media_type)
+
+
+async def read_after_record(call: Call, read: Callable[[AuditReader], T]) -> T:
+    """Read the log beside the event loop, for a call that has left its record.
+
+    Raises:
+        EntryNotFound: the log holds no such entry.
+        Unavailable: the log cannot be read; the record says that somebody tried.
+    """
     try:
-        content = await call.appliance.read_log(body)
+        return await call.appliance.read_log(read)
     except EntryNotFound:
         raise
     except AuditError as failure:
@@ -121,7 +132,6 @@ async def recorded_read(
             "log_not_read", error=type(failure).__name__, reason=str(failure)
         )
         raise Unavailable("the log cannot be read now; the operator's log says why", code="log_unreadable") from failure
-    return Response(content, media_type=media_type)
 
 
 def _json(body: Mapping[str, Any]) -> bytes:

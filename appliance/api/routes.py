@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from appliance.api.audit_log import AUDIT_ROUTES
 from appliance.api.erasures import ERASURE_ROUTES
+from appliance.api.evidence import EVIDENCE_ROUTES
 from appliance.api.holds import HOLD_ROUTES
 from appliance.api.openai_routes import OPENAI_ROUTES
 from appliance.api.operations import OPERATION_ROUTES
@@ -15,6 +16,7 @@ from appliance.api.route_spec import RouteSpec
 ROUTES: tuple[RouteSpec, ...] = (
     *OPENAI_ROUTES,
     *AUDIT_ROUTES,
+    *EVIDENCE_ROUTES,
     *RECEIPT_ROUTES,
     *REPLAY_ROUTES,
     *RECONCILIATION_ROUTES,

@@ -112,6 +112,7 @@ GRANTS = {
         *("readAudit", "proveAudit", "readCheckpoint", "listModels", "readMetrics", "listKeys", "readSpec"),
         *("approveRelease", "approveUnseal", "checkContent", "proposeUnseal", "readRetention", "readUnsealed"),
         "replayRequest",
+        "makeEvidence",
     },
     "privacy": {
         *("approvePrune", "approveRelease", "approveRetention", "approveUnseal", "checkContent", "eraseSubject"),

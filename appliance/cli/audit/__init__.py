@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from appliance.cli.audit import entries, erasures, files, holds, proofs, reconciliation, replay, search, siem
+from appliance.cli.audit import entries, erasures, evidence, files, holds, proofs, reconciliation, replay, search, siem
 
 app = typer.Typer(help="Read, prove, export and verify the log.", no_args_is_help=True)
 for verb in (
@@ -18,6 +18,7 @@ for verb in (
     replay.replay,
     reconciliation.reconcile,
     siem.siem_check,
+    evidence.evidence,
 ):
     app.command()(verb)
 app.command("erase")(erasures.erase)
