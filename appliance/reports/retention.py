@@ -1,0 +1,110 @@
+"""R4: what must be kept, what is held, and what was given up: the state that the leaves add up to.
+
+State derives from the log alone: a hold lives from its `hold:placed` until a `hold:released` names it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from appliance.audit_trail import Kind
+from appliance.reports.scope import Rows, Scope, at, cut, int_fact, text_fact
+from audit.entry import Entry
+from audit.event import JsonValue
+
+KEEPING_KINDS = (
+    Kind.HOLD_PLACED.value,
+    Kind.HOLD_RELEASED.value,
+    Kind.HOLD_RELEASE_PROPOSED.value,
+    Kind.LOG_PRUNED.value,
+    Kind.PRUNE_PROPOSED.value,
+    Kind.RETENTION_LOWERED.value,
+    Kind.RETENTION_SET.value,
+    Kind.RETENTION_CHANGE_PROPOSED.value,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class KeepingAct:
+    """One act on what is kept."""
+
+    index: int
+    at: str
+    kind: str
+    actor: str
+    facts: dict[str, JsonValue]
+
+
+@dataclass(frozen=True, slots=True)
+class RetentionAndHolds:
+    """The result, as of the end of the window."""
+
+    oldest_entry_at: str
+    """Of the entries that are still there; empty in an empty log."""
+    oldest_index: int
+    floor: dict[str, JsonValue]
+    """Facts of the newest `retention:set`; empty where no start has stated a floor."""
+    living_holds: tuple[KeepingAct, ...]
+    released_holds: int
+    open_proposals: tuple[KeepingAct, ...]
+    """Proposals that no second person has acted on."""
+    prunings: tuple[KeepingAct, ...]
+    acts_left_out: int
+    findings: tuple[str, ...]
+
+
+def retention_and_holds(entries: Iterable[Entry], scope: Scope, oldest: Entry | None) -> RetentionAndHolds:
+    """Add up the acts until the end of the window; `entries` are all of `KEEPING_KINDS`."""
+    holds: dict[int, KeepingAct] = {}
+    proposals: dict[int, KeepingAct] = {}
+    prunings = Rows[KeepingAct]([])
+    floor: dict[str, JsonValue] = {}
+    findings: list[str] = []
+    released = 0
+    for entry in entries:
+        event = entry.leaf.event
+        if event.ts_us >= scope.until_us:
+            continue
+        act = _act(entry)
+        proposals.pop(int_fact(event.facts, "proposal_index"), None)
+        match event.kind:
+            case Kind.HOLD_PLACED.value:
+                holds[entry.index] = act
+            case Kind.HOLD_RELEASED.value:
+                released += 1
+                if holds.pop(int_fact(event.facts, "hold_index"), None) is None:
+                    findings.append(f"entry {entry.index}: releases a hold that is not alive")
+            case Kind.LOG_PRUNED.value:
+                prunings.add(act)
+                findings += _pruned_under_hold(act, holds.values())
+            case Kind.RETENTION_SET.value:
+                floor = act.facts
+            case kind if kind.endswith(":proposed"):
+                proposals[entry.index] = act
+    return RetentionAndHolds(
+        oldest_entry_at="" if oldest is None else at(oldest),
+        oldest_index=scope.size if oldest is None else oldest.index,
+        floor=floor,
+        living_holds=tuple(holds.values()),
+        released_holds=released,
+        open_proposals=tuple(proposals.values()),
+        prunings=tuple(prunings.kept),
+        acts_left_out=prunings.left_out,
+        findings=cut(findings),
+    )
+
+
+def _act(entry: Entry) -> KeepingAct:
+    event = entry.leaf.event
+    facts = {name: value for name, value in event.facts.items() if name not in ("trust", "source", "key_id")}
+    return KeepingAct(entry.index, at(entry), event.kind, event.actor, facts)
+
+
+def _pruned_under_hold(pruning: KeepingAct, holds: Iterable[KeepingAct]) -> Iterable[str]:
+    minimum = int_fact(pruning.facts, "minimum_index")
+    for hold in holds:
+        is_range = "held_from" in hold.facts
+        if not is_range or int_fact(hold.facts, "held_from") < minimum:
+            reason = text_fact(hold.facts, "reason")
+            yield f"entry {pruning.index}: pruned below {minimum} while hold {hold.index} ({reason}) was alive"
