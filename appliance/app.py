@@ -75,6 +75,8 @@ class Appliance:
     openapi: Mapping[str, Any]
     closing: AsyncExitStack
     one_act_at_a_time: asyncio.Lock = field(default_factory=asyncio.Lock)
+    one_long_reading: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """Held by whoever reads as much of the log as there is: reports and counts."""
     """Held from judging an act on what is kept to the leaf that says it was taken up: no two see the same state."""
 
     @property

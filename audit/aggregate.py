@@ -87,7 +87,7 @@ def aggregate(entries: Iterable[Entry], by: Sequence[str], numbers: Numbers) -> 
     Raises:
         AuditRefused: nothing to count by, a field that does not exist, or more than `MAX_GROUPS` groups.
     """
-    _require_fields(by)
+    require_fields(by)
     tallies: dict[Key, _Tally] = {}
     rounding = _Rounding()
     num_entries = 0
@@ -134,7 +134,12 @@ class _Rounding:
                 self.num_cells += len(coarse)
 
 
-def _require_fields(by: Sequence[str]) -> None:
+def require_fields(by: Sequence[str]) -> None:
+    """Refuse what cannot be counted by.
+
+    Raises:
+        AuditRefused: it says what can be.
+    """
     known = (*TEXT_FIELDS, *BUCKETS)
     unknown = next((name for name in by if name not in known), None)
     if unknown is not None:

@@ -115,6 +115,11 @@ class AuditReader:
         """Close."""
         self.close()
 
+    @property
+    def location(self) -> LogLocation:
+        """Where the log is."""
+        return self._location
+
     def close(self) -> None:
         """Let the connections go."""
         self._engine.dispose()

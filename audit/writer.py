@@ -72,6 +72,7 @@ class AuditWriter:
         config: WriterConfig,
         log: OpenLog,
         signers: Sequence[LogSigner],
+        verifiers: Sequence[LogVerifier],
         clocks: Clocks,
         observe_commit: Callable[[float, int], None] | None,
         on_halt: Callable[[str], None] | None,
@@ -79,6 +80,7 @@ class AuditWriter:
     ) -> None:
         self._config = config
         self._signers = tuple(signers)
+        self._verifiers = tuple(verifiers)
         self._place = Place(config.node_id, config.boot_id, log.last_epoch + 1)
         self._observe_commit = observe_commit
         self._on_halt = on_halt
@@ -119,7 +121,7 @@ class AuditWriter:
         verifiers = [*(signer.verifier for signer in signers), *earlier_verifiers]
         log = OpenLog.open(config.path, verifiers)
         try:
-            return cls(config, log, signers, clocks, observe_commit, on_halt, on_interruption)
+            return cls(config, log, signers, verifiers, clocks, observe_commit, on_halt, on_interruption)
         except BaseException:
             log.let_go()
             raise
@@ -138,6 +140,11 @@ class AuditWriter:
     def head(self) -> Checkpoint:
         """Newest checkpoint that is known to be durable."""
         return self._log.checkpoint
+
+    @property
+    def verifiers(self) -> tuple[LogVerifier, ...]:
+        """Public keys of the log's heads, old ones included."""
+        return self._verifiers
 
     @property
     def epoch(self) -> int:

@@ -98,6 +98,8 @@ ACTIONS: Mapping[str, ActionSpec] = MappingProxyType(
         "readUnsealed": ActionSpec("AuditLog", _MOMENT),
         "replayRequest": ActionSpec("Model", _TEXT),
         "revokeKey": ActionSpec("Appliance", _MOMENT),
+        "runReport": ActionSpec("AuditLog", _MOMENT),
+        "signReview": ActionSpec("AuditLog", _MOMENT),
         "tokenize": ActionSpec("Model", _TEXT),
     }
 )

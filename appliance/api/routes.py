@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from appliance.api.audit_counts import COUNT_ROUTES
 from appliance.api.audit_log import AUDIT_ROUTES
+from appliance.api.audit_reports import REPORT_ROUTES
 from appliance.api.erasures import ERASURE_ROUTES
 from appliance.api.evidence import EVIDENCE_ROUTES
 from appliance.api.holds import HOLD_ROUTES
@@ -17,6 +19,8 @@ ROUTES: tuple[RouteSpec, ...] = (
     *OPENAI_ROUTES,
     *AUDIT_ROUTES,
     *EVIDENCE_ROUTES,
+    *COUNT_ROUTES,
+    *REPORT_ROUTES,
     *RECEIPT_ROUTES,
     *REPLAY_ROUTES,
     *RECONCILIATION_ROUTES,

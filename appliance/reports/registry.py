@@ -31,12 +31,15 @@ if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
 
+DEFAULT_SAMPLE = 100
+
+
 @dataclass(frozen=True, slots=True)
 class Parameters:
     """What a run is told beside its window."""
 
     seed: int = 0
-    sample: int = 100
+    sample: int = DEFAULT_SAMPLE
     subject: str | None = None
 
 

@@ -4,7 +4,7 @@ Promise: at least once, in order - a cursor moves only after the sink took the l
 never skips; each event carries its index and its leaf hash, so that the copy can be held against the log.  Never: in
 the way of a request, an append, or content, which no leaf has.
 
-Pure: `exported` (what is sent), `severity`, `jsonl`, `cef`, `ocsf`, `syslog` (leaf in, bytes out), `destination` (where
-to, out of one line of text), `copy_lines` (bytes back to index and hash).  With a file or a socket beneath: `sink`,
-`file_sink`, `socket_sinks`, `cursor`, `exporter` (the thread that moves one cursor), `copy_check`.
+What is pure: `exported` (what is sent), `severity`, `jsonl`, `cef`, `ocsf`, `syslog` (leaf in, bytes out),
+`destination` (where to, out of one line of text), `copy_lines` (bytes back to index and hash).  With a file or a socket
+beneath: `sink`, `file_sink`, `socket_sinks`, `cursor`, `exporter` (the thread that moves one cursor), `copy_check`.
 """

@@ -90,6 +90,8 @@ def broken_invariants(facts: Facts) -> set[str]:
         broken.add("auditor-never-changes")
     if facts.action in KEPT_FROM["operator"] and "operator" in roles:
         broken.add("operator-never-reads-content")
+    if facts.action == "signReview" and "operator" in roles:
+        broken.add("operator-never-reviews")
     return broken
 
 
@@ -113,11 +115,12 @@ GRANTS = {
         *("approveRelease", "approveUnseal", "checkContent", "proposeUnseal", "readRetention", "readUnsealed"),
         "replayRequest",
         "makeEvidence",
+        *("runReport", "signReview"),
     },
     "privacy": {
         *("approvePrune", "approveRelease", "approveRetention", "approveUnseal", "checkContent", "eraseSubject"),
         *("listModels", "placeHold", "proposeRelease", "proposeUnseal", "proveAudit", "readAudit", "readCheckpoint"),
-        *("readRetention", "readSpec", "readUnsealed"),
+        *("readRetention", "readSpec", "readUnsealed", "runReport"),
     },
 }
 

@@ -4,7 +4,19 @@ from __future__ import annotations
 
 import typer
 
-from appliance.cli.audit import entries, erasures, evidence, files, holds, proofs, reconciliation, replay, search, siem
+from appliance.cli.audit import (
+    entries,
+    erasures,
+    evidence,
+    files,
+    holds,
+    proofs,
+    reconciliation,
+    replay,
+    reports,
+    search,
+    siem,
+)
 
 app = typer.Typer(help="Read, prove, export and verify the log.", no_args_is_help=True)
 for verb in (
@@ -23,4 +35,7 @@ for verb in (
     app.command()(verb)
 app.command("erase")(erasures.erase)
 app.command("check-certificate")(erasures.check_certificate_file)
+app.command("count")(search.count)
+app.command("review")(reports.review)
 app.add_typer(holds.app, name="hold")
+app.add_typer(reports.app, name="report")

@@ -1,0 +1,497 @@
+"""Each report on a log with a known story, sound and with one fault planted."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+from report_story import MODEL, POLICY, SECOND_US, START_US, Story, scope_of, told
+
+from appliance.audit_trail import PAIRING
+from appliance.reports.access import log_access
+from appliance.reports.catalogue import event_catalogue
+from appliance.reports.changes import change_history, changes_filter
+from appliance.reports.clock import clock_report
+from appliance.reports.completeness import completeness
+from appliance.reports.continuity import logging_continuity
+from appliance.reports.erasures import erasure_report
+from appliance.reports.health import audit_health, health_filter
+from appliance.reports.incident import incident_extract
+from appliance.reports.integrity import integrity_report
+from appliance.reports.recreation import Sample, drawn_indexes, recreation_test
+from appliance.reports.retention import retention_and_holds
+from appliance.reports.reviews import review_report
+from appliance.reports.scope import MAX_ROWS
+from audit.checkpoint import Checkpoint, LogSigner, sign_checkpoint
+from audit.merkle import EMPTY_EDGE, node_hash
+from audit.proof import EntryProof
+from audit.report import Finding, Place, Report
+from audit.search.leaf_values import holds
+
+SIGNER = LogSigner.from_seed("test.log/reports", b"\x05" * 32)
+
+
+def meant(expression, entries):
+    """What the report's own filter lets through."""
+    return [entry for entry in entries if holds(expression, entry.leaf)]
+
+
+# R1
+
+
+def test_completeness_of_a_sound_log():
+    """Admitted is ended, by outcome; what never was admitted stands beside it."""
+    entries = told().entries
+    report = completeness(iter(entries), scope_of(entries))
+    assert (report.admitted, report.ended, report.missing_entries) == (4, 4, 0)
+    assert report.outcomes == {
+        "request:completed": 1,
+        "request:failed": 1,
+        "request:abandoned": 1,
+        "request:cancelled": 1,
+    }
+    assert set(report.outcomes) <= PAIRING.terminals
+    assert report.never_admitted == {"request:denied": 1, "request:refused": 1}
+    assert (report.prompt_tokens, report.completion_tokens) == (30, 15)
+    assert (report.open, report.findings) == ((), ())
+
+
+def test_a_missing_terminal_is_named():
+    """By subject and index."""
+    story = told()
+    index = story.request("req-8", end=None)
+    report = completeness(iter(story.entries), scope_of(story.entries))
+    assert (report.admitted, report.ended) == (5, 4)
+    assert [(one.subject, one.index) for one in report.open] == [("req-8", index)]
+    assert report.findings == (f"entry {index}: req-8 was admitted and has no end in the log",)
+
+
+def test_an_end_after_the_window_still_ends_what_was_admitted_in_it():
+    """And what was admitted before the window is nobody's fault in it."""
+    story = Story()
+    story.start()
+    before = story.request("req-1", end=None)
+    first = story.request("req-2", end=None)
+    last = story.tell("log:read", actor="avery", role="auditor")
+    until_us = story.wall_us + 1
+    story.tell("request:completed", "req-2", admitted_index=first, outcome="completed")
+    story.tell("request:completed", "req-1", admitted_index=before, outcome="completed")
+    from_us = story.entries[first].leaf.event.ts_us
+    scope = scope_of(story.entries, from_us=from_us, until_us=until_us, first_index=first, last_index=last)
+    report = completeness(iter(story.entries[first:]), scope)
+    assert (report.admitted, report.ended, report.findings) == (1, 1, ())
+
+
+@pytest.mark.parametrize("place", [0, 5, -1])
+def test_a_gap_is_named_wherever_it_is(place):
+    """In the middle and at both ends."""
+    entries = told().entries
+    scope = scope_of(entries)
+    gone = entries[place]
+    kept = [entry for entry in entries if entry is not gone]
+    expected = f"entries {gone.index} to {gone.index} are missing"
+    assert expected in completeness(iter(kept), scope).findings
+    assert expected in logging_continuity(iter(kept), scope).findings
+    assert logging_continuity(iter(kept), scope).missing_entries == 1
+
+
+def test_a_second_end_and_a_second_admission_are_named():
+    """Both break the law of two records."""
+    story = Story()
+    story.start()
+    admitted = story.request("req-1")
+    again = story.tell("request:failed", "req-1", admitted_index=admitted, outcome="failed")
+    story.request("req-2", end=None)
+    twice = story.request("req-2")
+    findings = completeness(iter(story.entries), scope_of(story.entries)).findings
+    assert findings == (
+        f"entry {again}: request:failed ends req-1, which is not open",
+        f"entry {twice}: req-2 was admitted a second time",
+    )
+
+
+def test_completeness_is_read_once_and_no_further_than_it_must():
+    """A window with nothing open after it ends the reading there."""
+    story = told()
+    first_run = [entry for entry in story.entries if entry.leaf.place.epoch == 1]
+    scope = scope_of(story.entries, last_index=first_run[-1].index)
+    source = iter(story.entries)
+    completeness(source, scope)
+    assert next(source).index == first_run[-1].index + 2
+
+
+# R2
+
+
+def test_changes_are_everything_but_use_and_reads():
+    """Who, what, when; the models and policies in their order."""
+    entries = told().entries
+    read = meant(changes_filter(scope_of(entries)), entries)
+    report = change_history(iter(read), scope_of(entries))
+    kinds = [change.kind for change in report.changes]
+    started = ["appliance:started", "policy:loaded", "model:loaded"]
+    assert kinds == [*started, "appliance:stopped", *started, *started, "appliance:stopped"]
+    assert (report.models, report.policies, report.num_changes) == ((MODEL,), (POLICY,), 11)
+    assert report.changes[0].facts == {"version": "0.1.0"}
+    assert report.findings == ()
+
+
+def test_a_kind_that_nobody_knows_counts_as_a_change():
+    """A new kind is shown rather than missed."""
+    story = told()
+    story.tell("firewall:opened", "port", actor="omar", role="operator")
+    read = meant(changes_filter(scope_of(story.entries)), story.entries)
+    assert change_history(iter(read), scope_of(story.entries)).changes[-1].kind == "firewall:opened"
+
+
+def test_a_model_loaded_with_other_facts_is_named():
+    """Same root, another dtype: the records say so."""
+    story = told()
+    index = story.tell("model:loaded", MODEL, dtype="int8")
+    report = change_history(iter(story.entries), scope_of(story.entries))
+    assert report.findings == (f"entry {index}: {MODEL} was loaded with other facts than before",)
+
+
+# R3
+
+
+def test_the_six_facts_are_never_missing_in_a_sound_log():
+    """And every kind has its row."""
+    entries = told().entries
+    report = event_catalogue(iter(entries), scope_of(entries))
+    assert report.findings == ()
+    assert report.num_entries == len(entries) == sum(row.count for row in report.kinds)
+    rows = {row.kind: row for row in report.kinds}
+    assert rows["request:denied"].outcome == "stated"
+    assert rows["policy:loaded"].outcome == "implied"
+    assert "total_ms" in rows["request:completed"].facts
+    assert "key:revoked" in report.never_seen
+
+
+@pytest.mark.parametrize(
+    ("fault", "field", "what"),
+    [
+        ({"facts": {}}, "without_source", "source"),
+        ({"ts_us": 0}, "without_when", "when"),
+    ],
+)
+def test_a_missing_fact_is_named(fault, field, what):
+    """By entry."""
+    story = told()
+    index = story.tell("log:read", "req-9", actor="avery", role="auditor", outcome="completed")
+    entry = story.entries[index]
+    broken = dataclasses.replace(entry.leaf, event=dataclasses.replace(entry.leaf.event, **fault))
+    story.entries[index] = dataclasses.replace(entry, leaf=broken)
+    report = event_catalogue(iter(story.entries), scope_of(story.entries))
+    assert getattr(report, field) == 1
+    assert report.findings == (f"entry {index}: log:read without its {what}",)
+
+
+def test_a_missing_node_is_named():
+    """Where it happened is a fact of the place."""
+    story = told()
+    entry = story.entries[3]
+    nowhere = dataclasses.replace(entry.leaf, place=dataclasses.replace(entry.leaf.place, node_id=""))
+    story.entries[3] = dataclasses.replace(entry, leaf=nowhere)
+    assert event_catalogue(iter(story.entries), scope_of(story.entries)).without_where == 1
+
+
+# R4
+
+
+def test_holds_live_until_they_are_released():
+    """And proposals until somebody acts on them."""
+    story = told()
+    story.tell("retention:set", floor_days=183)
+    held = story.tell("hold:placed", "hold", actor="pia", role="privacy", held_tenant="plant", reason="case 7")
+    released = story.tell("hold:placed", "hold", actor="pia", role="privacy", held_from=3, held_to=9, reason="case 8")
+    proposal = story.tell("hold_release:proposed", "act", actor="pia", role="privacy", terms={"hold_index": released})
+    story.tell("hold:released", "act", actor="avery", hold_index=released, proposal_index=proposal)
+    open_ = story.tell("prune:proposed", "act", actor="omar", role="operator", terms={"minimum_index": 5})
+    report = retention_and_holds(iter(story.entries), scope_of(story.entries), story.entries[0])
+    assert [one.index for one in report.living_holds] == [held]
+    assert (report.released_holds, [one.index for one in report.open_proposals]) == (1, [open_])
+    assert report.floor == {"floor_days": 183}
+    assert (report.oldest_index, report.findings) == (0, ())
+
+
+def test_what_was_pruned_under_a_hold_is_named():
+    """A tenant's hold reaches everything, a range what it says."""
+    story = told()
+    held = story.tell("hold:placed", "hold", actor="pia", role="privacy", held_from=3, held_to=9, reason="case 8")
+    fine = story.tell("log:pruned", "act", actor="pia", role="privacy", minimum_index=3)
+    bad = story.tell("log:pruned", "act", actor="pia", role="privacy", minimum_index=4)
+    lost = story.tell("hold:released", "act", actor="avery", hold_index=fine)
+    report = retention_and_holds(iter(story.entries), scope_of(story.entries), story.entries[0])
+    assert report.findings == (
+        f"entry {bad}: pruned below 4 while hold {held} (case 8) was alive",
+        f"entry {lost}: releases a hold that is not alive",
+    )
+
+
+# R5
+
+
+def test_continuity_of_a_sound_log():
+    """Three runs on three boots: in order, without a word, in order; and the time between them."""
+    entries = told().entries
+    report = logging_continuity(iter(entries), scope_of(entries))
+    assert [run.ended for run in report.runs] == ["in order", "without a word", "in order"]
+    assert [run.epoch for run in report.runs] == [1, 2, 3]
+    assert (report.num_boots, report.downtime_s, report.findings) == (3, 902, ())
+
+
+@pytest.mark.parametrize(
+    ("break_", "what"),
+    [
+        (lambda story: story.restart() or story.restart(), "run 5 follows run 3"),
+        (lambda story: story.restart(), "run 4 begins without appliance:started"),
+        (lambda _story: None, "after the end of run 3"),
+    ],
+)
+def test_a_break_of_continuity_is_named(break_, what):
+    """A run that is skipped, one without a beginning, and entries after an end."""
+    story = told()
+    break_(story)
+    index = story.tell("log:read", actor="avery", role="auditor")
+    findings = logging_continuity(iter(story.entries), scope_of(story.entries)).findings
+    assert f"entry {index}: {what}" in findings
+
+
+# R6
+
+
+def test_health_counts_who_was_turned_away_and_what_died():
+    """Suppressed refusals count, a crash is named."""
+    entries = told().entries
+    read = meant(health_filter(scope_of(entries)), entries)
+    report = audit_health(iter(read), scope_of(entries))
+    assert (report.refused_credentials, report.refused_by_reason) == (6, {"unknown_key": 3})
+    assert report.refused_by_source == {"10.9.9.9": 3}
+    assert report.failed_requests == {"queue_full": 1}
+    assert (report.abandoned_requests, report.starts, report.crashes) == (1, 3, 1)
+    assert [trouble.kind for trouble in report.troubles] == ["engine:died"]
+    crash = next(entry.index for entry in entries if entry.leaf.place.epoch == 3)
+    assert f"entry {crash}: the run before ended without a word" in report.findings
+
+
+def test_a_sink_or_anchor_that_fails_is_a_trouble():
+    """Whoever adds such a kind is reported without being asked."""
+    story = told()
+    index = story.tell("export:failing", "siem", reason="no route", destination="udp://10.0.0.9")
+    report = audit_health(iter(story.entries), scope_of(story.entries))
+    assert f"entry {index}: export:failing (reason=no route, destination=udp://10.0.0.9)" in report.findings
+
+
+def test_a_stranger_cannot_make_the_report_grow():
+    """As many addresses as there are: the frequent ones stay."""
+    story = Story()
+    for number in range(5_000):
+        story.tell("auth:refused", f"r{number}", reason="unknown_key", source=f"10.0.{number // 250}.{number % 250}")
+        if number % 100 == 0:
+            story.tell("auth:refused", f"s{number}", reason="unknown_key", source="10.9.9.9")
+    report = audit_health(iter(story.entries), scope_of(story.entries))
+    assert len(report.refused_by_source) == 10
+    assert "10.9.9.9" in report.refused_by_source
+
+
+# R7
+
+
+def test_a_sound_clock_has_no_findings():
+    """Restarts included."""
+    entries = told().entries
+    report = clock_report(iter(entries), scope_of(entries))
+    assert (report.findings, report.largest_drift_ms, report.num_runs, report.times_out_of_order) == ((), 0, 3, 0)
+
+
+@pytest.mark.parametrize("step_s", [3_600, -3_600, 2, -2])
+def test_a_clock_that_was_set_is_named(step_s):
+    """Forwards and backwards, by how much and where."""
+    story = told()
+    story.restart()
+    story.start()
+    story.wall_us += step_s * SECOND_US
+    index = story.tell("log:read", actor="avery", role="auditor")
+    report = clock_report(iter(story.entries), scope_of(story.entries))
+    assert report.findings == (f"entry {index}: the clock was set by {step_s:+d}.000 s",)
+    assert report.largest_drift_ms == abs(step_s) * 1_000
+    assert report.times_out_of_order == (step_s < -1)
+
+
+def test_a_clock_set_back_across_a_restart_is_named():
+    """Forwards nobody can tell it from time that passed."""
+    story = told()
+    story.restart()
+    story.wall_us -= 60 * SECOND_US
+    index = story.tell("appliance:started")
+    report = clock_report(iter(story.entries), scope_of(story.entries))
+    assert report.findings == (f"entry {index}: the clock was set by -59.000 s across a restart",)
+
+
+# R8
+
+
+def test_integrity_cites_the_verdict_and_the_heads():
+    """What verification found stands in the report word by word."""
+    entries = told().entries
+    note = sign_checkpoint(Checkpoint(SIGNER.name, len(entries), b"\x01" * 32), [SIGNER])
+    finding = Finding(Place.LEAF_BYTES, 7, "", "hash differs")
+    verdict = Report("audit.db", 30, 12, 30, "01" * 32, (finding,), 0, (("req-8", 3),), ("a note",))
+    report = integrity_report(verdict, note, iter(entries), scope_of(entries))
+    assert (report.verified, report.findings) == (False, ("leaf bytes 7: hash differs",))
+    assert (report.signed_by, report.head_note, report.unfinished) == ((SIGNER.name,), note, 1)
+    sound = dataclasses.replace(verdict, findings=())
+    assert integrity_report(sound, note, iter(entries), scope_of(entries)).verified
+
+
+# R9
+
+
+def test_an_incident_is_copied_whole_and_bounded():
+    """Leaf by leaf, with what it ran on; beyond the bound it is counted."""
+    story = told()
+    scope = scope_of(story.entries, subject="req-1")
+    report = incident_extract((entry for entry in story.entries if entry.leaf.event.subject == "req-1"), scope)
+    assert report.kinds == {"request:admitted": 1, "request:completed": 1}
+    assert (report.model_roots, report.policy_digests) == ((MODEL,), (POLICY,))
+    assert [one.leaf.encode() for one in report.entries] == [
+        entry.leaf_bytes for entry in story.entries if entry.leaf.event.subject == "req-1"
+    ]
+    many = incident_extract((story.entries[0] for _ in range(MAX_ROWS + 7)), scope)
+    assert (len(many.entries), many.entries_left_out, many.num_entries) == (MAX_ROWS, 7, MAX_ROWS + 7)
+
+
+# R10
+
+
+def test_reviews_and_the_days_without_one():
+    """Adjacent and overlapping reviews are one stretch; the rest of the window is named."""
+    hour = 3_600 * SECOND_US
+    story = told()
+    for low, high in ((2, 4), (4, 5), (9, 12), (10, 11)):
+        window = {"from_us": START_US + low * hour, "until_us": START_US + high * hour}
+        story.tell(
+            "review:signed_off",
+            actor="avery",
+            role="auditor",
+            outcome="no_findings",
+            notes_sha256="0" * 64,
+            examined=[3],
+            **window,
+        )
+    scope = scope_of(story.entries, until_us=START_US + 10 * hour)
+    reviews = [entry for entry in story.entries if entry.leaf.event.kind == "review:signed_off"]
+    report = review_report(iter(reviews), scope)
+    assert report.num_reviews == 3, "the one after the window covers nothing of it"
+    assert [(one.covers_from[11:16], one.covers_until[11:16]) for one in report.not_reviewed] == [
+        ("00:00", "02:00"),
+        ("05:00", "09:00"),
+    ]
+    assert review_report(iter(()), scope).findings == (
+        "nobody has reviewed 2026-11-01T00:00:00.000000Z to 2026-11-01T10:00:00.000000Z",
+    )
+
+
+# R11
+
+
+def test_access_lists_readers_and_runs_cut_short():
+    """A run whose result was recorded is finished, this very run is not held against itself."""
+    story = told()
+    cut_short = story.tell("report:run", "req-8", actor="avery", role="auditor", report="R1", query_sha256="1" * 64)
+    finished = story.tell("report:run", "req-9", actor="avery", role="auditor", report="R2", query_sha256="2" * 64)
+    story.tell("report:made", "req-9", actor="avery", role="auditor", report="R2", run_index=finished)
+    story.tell("report:run", "req-10", actor="avery", role="auditor", report="R11", query_sha256="3" * 64)
+    report = log_access(
+        (entry for entry in story.entries if entry.leaf.event.actor == "avery"), scope_of(story.entries)
+    )
+    assert report.kinds == {"log:read": 1, "report:run": 3, "report:made": 1}
+    assert [(one.actor, one.role, one.num_accesses) for one in report.readers] == [("avery", "auditor", 5)]
+    assert report.accesses[0].query == "kind=x:y"
+    assert report.unfinished_runs == (cut_short,)
+    assert report.findings == (f"entry {cut_short}: a report was run and its result never recorded",)
+
+
+# R12
+
+
+def _samples(entries):
+    edge, _ = EMPTY_EDGE.append([entry.leaf_hash for entry in entries])
+    note = sign_checkpoint(Checkpoint(SIGNER.name, edge.size, edge.root()), [SIGNER])
+    hashes = [entry.leaf_hash for entry in entries]
+    return [Sample(entry, EntryProof(entry.index, _path(hashes, entry.index), note)) for entry in entries]
+
+
+def _path(hashes, index):
+    """The inclusion path, said from the definition in RFC 6962."""
+
+    def root(part):
+        if len(part) == 1:
+            return part[0]
+        split = 1 << (len(part) - 1).bit_length() - 1
+        return node_hash(root(part[:split]), root(part[split:]))
+
+    if len(hashes) == 1:
+        return ()
+    split = 1 << (len(hashes) - 1).bit_length() - 1
+    if index < split:
+        return (*_path(hashes[:split], index), root(hashes[split:]))
+    return (*_path(hashes[split:], index - split), root(hashes[:split]))
+
+
+def test_records_are_made_again_and_proven():
+    """All of them, bit for bit."""
+    entries = told().entries
+    report = recreation_test(_samples(entries), [SIGNER.verifier], 7)
+    assert report.num_drawn == report.num_equal == report.num_proven == len(entries)
+    assert report.findings == ()
+
+
+def test_a_record_that_is_not_what_the_head_signed_is_named():
+    """Another leaf in its place: equal to itself, and in no tree."""
+    samples = _samples(told().entries)
+    swapped = [Sample(samples[1].entry, samples[2].proof)]
+    report = recreation_test(swapped, [SIGNER.verifier], 7)
+    assert (report.num_equal, report.num_proven) == (1, 0)
+    assert len(report.findings) == 1
+
+
+@pytest.mark.parametrize(("count", "expected"), [(5, 5), (1_000, 25)])
+def test_a_sample_is_drawn_by_its_seed_alone(count, expected):
+    """The same for everybody, another for another seed, never more than there is, and only of the window."""
+    entries = told().entries
+    scope = scope_of(entries, first_index=3, last_index=27)
+    drawn = drawn_indexes(7, count, scope)
+    assert drawn == drawn_indexes(7, count, scope)
+    assert (len(drawn), len(set(drawn))) == (expected, expected)
+    assert set(drawn) <= set(range(3, 28))
+    assert count > 25 or drawn != drawn_indexes(8, count, scope)
+    assert drawn_indexes(7, count, scope_of(entries, first_index=5, last_index=-1)) == ()
+
+
+# R13
+
+
+def test_an_erasure_carries_its_leaf_and_proof():
+    """Decided and done, and one that is not done yet."""
+    story = told()
+    decided = story.tell("subject:erasing", "dana", actor="pia", role="privacy", key_ids=["k1"], subject_tenant="plant")
+    done = story.tell(
+        "subject:erased",
+        "dana",
+        actor="pia",
+        role="privacy",
+        erasing_index=decided,
+        key_ids=["k1"],
+        subject_tenant="plant",
+    )
+    waiting = story.tell("subject:erasing", "omar", actor="pia", role="privacy", key_ids=["k2"], subject_tenant="plant")
+    samples = [one for one in _samples(story.entries) if one.entry.leaf.event.kind.startswith("subject:")]
+    report = erasure_report(iter(samples), scope_of(story.entries))
+    (certificate,) = report.certificates
+    assert (certificate.index, certificate.key_ids, certificate.subject_tenant) == (done, ["k1"], "plant")
+    proof = EntryProof.from_text(certificate.proof)
+    assert proof.verify(certificate.leaf.encode(), [SIGNER.verifier]).size == len(story.entries)
+    assert report.unfinished == (waiting,)
+    assert report.findings == (f"entry {waiting}: the erasure of omar was decided and is not done",)
