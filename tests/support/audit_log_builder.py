@@ -13,9 +13,10 @@ from audit.batch import plan_batch
 from audit.checkpoint import LogSigner
 from audit.event import Event
 from audit.leaf import Place, draft_leaf
+from audit.location import LogLocation
 from audit.merkle import EMPTY_EDGE
 from audit.pairing import Pairing
-from audit.schema import checkpoint_table, leaf_table, node_table
+from audit.schema import checkpoint_table, leaf_policy_table, leaf_table, node_table
 from audit.store import bulk_insert, create_log, open_engine
 
 SIGNER = LogSigner.from_seed("cloister.example/log", b"\x07" * 32)
@@ -63,14 +64,17 @@ def build_log(path: Path, events: Sequence[Event], batch_lens: Sequence[int], si
     append_batches(path, events, batch_lens, signer)
 
 
-def append_batches(path: Path, events: Sequence[Event], batch_lens: Sequence[int], signer: LogSigner) -> None:
+def append_batches(
+    location: LogLocation, events: Sequence[Event], batch_lens: Sequence[int], signer: LogSigner
+) -> None:
     """Extend an empty log with batches of exactly these lengths."""
-    engine = open_engine(path, read_only=False)
+    engine = open_engine(location, read_only=False)
     edge, start = EMPTY_EDGE, 0
     for batch_len in batch_lens:
         plan = plan_batch(edge, [draft_leaf(e, PLACE) for e in events[start : start + batch_len]], [signer])
         with engine.begin() as connection:
             bulk_insert(connection, leaf_table, plan.leaf_rows)
+            bulk_insert(connection, leaf_policy_table, plan.policy_rows)
             bulk_insert(connection, node_table, plan.node_rows)
             bulk_insert(connection, checkpoint_table, (plan.checkpoint_row,))
         edge, start = plan.edge, start + batch_len
