@@ -30,6 +30,8 @@ from appliance.identity.api_keys import Pepper
 from appliance.identity.authenticate import Authenticator
 from appliance.identity.key_store import KeyStore
 from appliance.identity.last_use import LastUse
+from appliance.keeping.retention import state_retention
+from appliance.keeping.retention_profiles import RetentionFloor
 from appliance.log_opening import OpenLog, open_log
 from appliance.metrics import ServingMetrics
 from appliance.model_loading import load_model
@@ -73,6 +75,8 @@ class Appliance:
     replayer: Replayer
     metrics: ServingMetrics
     openapi: Mapping[str, Any]
+    retention: RetentionFloor
+    """In force since this start, and stated in the log."""
     closing: AsyncExitStack
     one_act_at_a_time: asyncio.Lock = field(default_factory=asyncio.Lock)
     one_long_reading: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -128,8 +132,8 @@ async def build_app(settings: Settings, *, unsafe_development_trust: bool) -> Ap
             both are refused: a mistyped folder in production must not start an appliance that trusts itself.
 
     Raises:
-        StateError, ModelRefused, EngineLoadError, AuditError, PolicyError, KeyStoreError: each names what is wrong and
-            the remedy.
+        StateError, ModelRefused, EngineLoadError, AuditError, PolicyError, KeyStoreError, SettingsRefused: each names
+            what is wrong and the remedy.
     """
     async with AsyncExitStack() as closing:
         layout = StateLayout(settings.state_dir.resolve())
@@ -140,6 +144,7 @@ async def build_app(settings: Settings, *, unsafe_development_trust: bool) -> Ap
         door, metrics = AdmissionDoor(), ServingMetrics(settings.model)
         start_facts = _start_facts(settings, provisioned.changes)
         log = await open_log(settings, state, door, metrics, start_facts, closing)
+        retention = await state_retention(log.trail, log.reader, settings.retention_profiles)
         await asyncio.to_thread(require_policy_not_older, log.reader, layout.policy, state.policy.seq)
         policy = load_bundle(state.policy_files)
         policy_facts: dict[str, JsonValue] = {"seq": state.policy.seq, "engine": policy.engine_version}
@@ -186,6 +191,7 @@ async def build_app(settings: Settings, *, unsafe_development_trust: bool) -> Ap
             ),
             metrics=metrics,
             openapi=describe(ROUTES, version("cloister")),
+            retention=retention,
             closing=closing.pop_all(),
         )
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from appliance.identity.principal import Principal
 from audit.errors import AuditQueueFull
-from audit.event import Event, JsonValue, Receipt, SealedContent
+from audit.event import Event, Floor, JsonValue, Receipt, SealedContent
 from audit.pairing import Pairing
 
 if TYPE_CHECKING:
@@ -107,7 +107,11 @@ class EventSink(Protocol):
     """Where events go; `audit.writer.AuditWriter` is the one there is."""
 
     async def append(self, event: Event, contents: Sequence[SealedContent] = ()) -> Receipt:
-        """Durable when it returns.  Raises when the leaf is not known to be durable."""
+        """Durable when it returns, with what is sealed beside it.  Raises when the leaf is not known to be durable."""
+        ...
+
+    async def prune(self, event: Event, floor: Floor) -> Receipt:
+        """Durable when it returns: what lies below is gone.  Raises as `append` does."""
         ...
 
 
@@ -134,26 +138,29 @@ class AuditTrail:
         """The clock that stamps the events."""
         return self._clock
 
-    async def append(self, kind: Kind, actor: Principal, subject: str, facts: Mapping[str, JsonValue]) -> Receipt:
-        """Record one event.
+    async def append(
+        self,
+        kind: Kind,
+        actor: Principal,
+        subject: str,
+        facts: Mapping[str, JsonValue],
+        contents: Sequence[SealedContent] = (),
+    ) -> Receipt:
+        """Record one event, and what is sealed beside it.
 
         Raises:
             audit.errors.AuditError: the leaf is not known to be durable; the caller must not go on as if it were.
         """
-        return await self._sink.append(
-            Event(
-                kind=kind.value,
-                ts_us=self._clock.utc_us(),
-                monotonic_ns=self._clock.monotonic_ns(),
-                actor=actor.id,
-                role=",".join(actor.roles),
-                tenant=actor.tenant,
-                subject=subject,
-                facts={"trust": self._trust, **facts},
-            )
-        )
+        return await self._sink.append(self._event(kind, actor, subject, facts), contents)
 
-    async def append_owed(self, kind: Kind, actor: Principal, subject: str, facts: Mapping[str, JsonValue]) -> Receipt:
+    async def append_owed(
+        self,
+        kind: Kind,
+        actor: Principal,
+        subject: str,
+        facts: Mapping[str, JsonValue],
+        contents: Sequence[SealedContent] = (),
+    ) -> Receipt:
         """Record an event that may not be left out: a full queue of records is waited out.
 
         Raises:
@@ -161,9 +168,15 @@ class AuditTrail:
         """
         while True:
             try:
-                return await self.append(kind, actor, subject, facts)
+                return await self.append(kind, actor, subject, facts, contents)
             except AuditQueueFull:
                 await asyncio.sleep(QUEUE_RETRY_S)
+
+    async def prune(
+        self, kind: Kind, actor: Principal, subject: str, facts: Mapping[str, JsonValue], floor: Floor
+    ) -> Receipt:
+        """Record that a floor of pruning rises, which is the pruning; that it may is the caller's to know."""
+        return await self._sink.prune(self._event(kind, actor, subject, facts), floor)
 
     def commitment(
         self, actor: Principal, request_id: str, phase: str, content: bytes, *, key_id: str | None = None
@@ -213,6 +226,14 @@ class AuditTrail:
         """Give the marks that a content would have; raises as `check_commitment` does, and reads the same file."""
         return _text(self._keyring.marks_by(key_id, request_id, phase, parts))
 
+    def sealed(
+        self, actor: Principal, request_id: str, phase: str, content: bytes, *, key_id: str | None = None
+    ) -> SealedContent:
+        """Seal content, to be stored beside its leaf; arguments and errors are those of `commitment`."""
+        subject = key_subject(actor.tenant, actor.id)
+        made = self._keyring.seal(subject, request_id, phase, content, key_id=key_id)
+        return SealedContent(phase, made.key_id, made.nonce, made.ciphertext)
+
     def prove_subject_keys(self) -> None:
         """Prove that a person who never came before could be committed for now.
 
@@ -220,6 +241,18 @@ class AuditTrail:
             audit.errors.AuditError: not so.
         """
         self._keyring.prove_writable()
+
+    def _event(self, kind: Kind, actor: Principal, subject: str, facts: Mapping[str, JsonValue]) -> Event:
+        return Event(
+            kind=kind.value,
+            ts_us=self._clock.utc_us(),
+            monotonic_ns=self._clock.monotonic_ns(),
+            actor=actor.id,
+            role=",".join(actor.roles),
+            tenant=actor.tenant,
+            subject=subject,
+            facts={"trust": self._trust, **facts},
+        )
 
 
 def _text(marks: bytes) -> str:

@@ -29,7 +29,7 @@ from appliance.run_counters import RunCounters
 from appliance.settings import Settings
 from appliance.siem_exports import SiemExports
 from appliance.state.opening import OpenState
-from audit.event import Event, JsonValue, Receipt, SealedContent
+from audit.event import Event, Floor, JsonValue, Receipt, SealedContent
 from audit.reader import AuditReader, EntryFilter
 from audit.subject_keys.keyring import SubjectKeyring
 from audit.writer import AuditWriter, WriterConfig, WriterState
@@ -68,6 +68,13 @@ class _MeasuredSink:
             waited_s = time.monotonic() - started
             self._metrics.append_seconds.labels(event.kind).observe(waited_s)
             self._activity.waited(waited_s)
+        self._metrics.records.labels(event.kind).inc()
+        return receipt
+
+    async def prune(self, event: Event, floor: Floor) -> Receipt:
+        """Prune; see `audit.writer.AuditWriter.prune`."""
+        with self._metrics.append_seconds.labels(event.kind).time():
+            receipt = await self._writer.prune(event, floor)
         self._metrics.records.labels(event.kind).inc()
         return receipt
 

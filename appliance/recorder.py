@@ -14,8 +14,8 @@ writer, the door to `AdmissionDoor`.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import structlog
 
@@ -50,7 +50,7 @@ from appliance.run_counters import usage_facts
 from appliance.running import Running
 from appliance.served_model import ServedModel
 from audit.errors import AuditError, AuditHalted, AuditQueueFull, AuditRefused, SubjectErased
-from audit.event import JsonValue, Receipt
+from audit.event import JsonValue, Receipt, SealedContent
 
 LOG = structlog.get_logger("cloister.recorder")
 LOG_OBSTACLE = Obstacle("log_unavailable", "the log cannot be written; read the operator's log, repair, restart")
@@ -61,6 +61,19 @@ KEYS_OBSTACLE = Obstacle(
 )
 KEYS_PACE_S = 5.0
 """Between two proofs that the subject keys can be written again."""
+
+
+COMMITTING_LEVELS = frozenset({"commitments", "encrypted"})
+SEALED_PHASES = frozenset({"output", "prompt", "stop"})
+"""What a replay needs.  What a caller says beside that is committed to and kept nowhere."""
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """What is kept of some content: all under one key, or nothing."""
+
+    commitments: Mapping[str, JsonValue] = field(default_factory=dict)
+    sealed: tuple[SealedContent, ...] = ()
 
 
 class RequestRecorder:
@@ -94,12 +107,14 @@ class RequestRecorder:
         """
         asking, request = running.asking, running.request
         try:
-            commitments = self._commitments(running, _to_what_was_asked)
+            kept = self._keep(running, _to_what_was_asked)
         except SubjectErased as erased:
             message = "this caller was erased at this very moment; ask again"
             raise Conflict(message, code="subject_erased") from erased
-        facts = admitted_facts(asking, request, model, running.allow, running.plan, commitments)
-        receipt = await self._trail.append(Kind.REQUEST_ADMITTED, asking.principal, asking.request_id, facts)
+        facts = admitted_facts(asking, request, model, running.allow, running.plan, kept.commitments)
+        receipt = await self._trail.append(
+            Kind.REQUEST_ADMITTED, asking.principal, asking.request_id, facts, kept.sealed
+        )
         return Admission(
             request_id=asking.request_id,
             receipt=receipt,
@@ -118,7 +133,7 @@ class RequestRecorder:
         conclusion = conclude(running)
         total_ns = self._trail.clock.monotonic_ns() - running.started_ns
         try:
-            receipt = await self._append_end(running, conclusion, self._terminal_facts(running, conclusion, total_ns))
+            receipt = await self._append_end(running, conclusion, total_ns)
         except (AuditHalted, *MORE_THAN_ONE_REQUEST):
             raise
         except BaseException as failure:  # noqa: BLE001 - the record must be written even if its facts cannot be told
@@ -128,7 +143,7 @@ class RequestRecorder:
             refused = GenerationFailed("this answer cannot be recorded", code="record_refused")
             error = failure if isinstance(failure, Unavailable) else refused
             conclusion = Conclusion(Kind.REQUEST_FAILED, "failed", error)
-            receipt = await self._append_end(running, conclusion, _bare_facts(running, conclusion))
+            receipt = await self._append_bare_end(running, conclusion)
         self._metrics.request_ended(running, conclusion.kind, total_ns / 1e9)
         if conclusion.error is not None:
             return recorded(conclusion.error, receipt)
@@ -159,14 +174,19 @@ class RequestRecorder:
         LOG.error("admission_broke", request_id=running.asking.request_id, errors=class_names(failure))
         return GenerationFailed("the appliance failed on this request", code="internal_error")
 
-    def _commitments(
-        self, running: Running, make: Callable[[Running, _Commit], dict[str, JsonValue]]
-    ) -> dict[str, JsonValue]:
-        """Commit to the content of each phase where policy obliges to; elsewhere it is not even put together."""
-        if running.allow.obligations.log_level != "commitments":
-            return {}
+    def _keep(self, running: Running, make: Callable[[Running, _Keeping], dict[str, JsonValue]]) -> Kept:
+        """Commit to the content of each phase, and seal it, where policy obliges to; elsewhere it is not put together.
+
+        Raises:
+            SubjectErased: the key that the request began under was destroyed meanwhile.
+            Unavailable: the keys cannot be used.
+        """
+        level = running.allow.obligations.log_level
+        if level not in COMMITTING_LEVELS:
+            return Kept()
+        keeping = _Keeping(self._trail, running.asking, running.subject_key_id, seals=level == "encrypted")
         try:
-            return make(running, _Commit(self._trail, running.asking, running.subject_key_id))
+            return Kept(make(running, keeping), tuple(keeping.sealed))
         except SubjectErased:
             raise
         except AuditError as failure:
@@ -197,12 +217,12 @@ class RequestRecorder:
                 self._door.clear(KEYS_OBSTACLE.code)
                 return
 
-    def _terminal_facts(self, running: Running, conclusion: Conclusion, total_ns: int) -> dict[str, JsonValue]:
+    async def _append_end(self, running: Running, conclusion: Conclusion, total_ns: int) -> Receipt:
         try:
-            commitments, erased = self._commitments(running, _to_what_was_answered), False
+            kept, erased = self._keep(running, _to_what_was_answered), False
         except SubjectErased:
-            commitments, erased = {}, True
-        return terminal_facts(
+            kept, erased = Kept(), True
+        facts = terminal_facts(
             running.asking,
             running.admission.receipt.index,
             running.choices,
@@ -210,29 +230,36 @@ class RequestRecorder:
             Timing(running.queue_ms(), running.first_token_ms(), total_ns // 1_000_000),
             outcome=conclusion.outcome,
             code=conclusion.code,
-            commitments=commitments,
+            commitments=kept.commitments,
             engine_usage=running.engine_usage(),
             subject_erased=erased,
         )
-
-    async def _append_end(self, running: Running, conclusion: Conclusion, facts: dict[str, JsonValue]) -> Receipt:
         asking = running.asking
+        return await self._trail.append_owed(conclusion.kind, asking.principal, asking.request_id, facts, kept.sealed)
+
+    async def _append_bare_end(self, running: Running, conclusion: Conclusion) -> Receipt:
+        asking = running.asking
+        facts = _bare_facts(running, conclusion)
         return await self._trail.append_owed(conclusion.kind, asking.principal, asking.request_id, facts)
 
 
 @dataclass(slots=True)
-class _Commit:
-    """Commits to the phases of one request, all under the key of the first."""
+class _Keeping:
+    """Commits to the phases of one request, and seals them where it is to, all under the key of the first."""
 
     trail: AuditTrail
     asking: Asking
     key_id: str | None
+    seals: bool
+    sealed: list[SealedContent] = field(default_factory=list)
 
-    def to(self, phase: str, content: bytes) -> dict[str, JsonValue]:
-        """Commit to the content of one phase."""
-        asking = self.asking
-        made = self.trail.commitment(asking.principal, asking.request_id, phase, content, key_id=self.key_id)
+    def commit(self, phase: str, content: bytes) -> dict[str, JsonValue]:
+        """Commit to the content of one phase, and seal it."""
+        principal, request_id = self.asking.principal, self.asking.request_id
+        made = self.trail.commitment(principal, request_id, phase, content, key_id=self.key_id)
         self.key_id = str(made["key_id"])
+        if self.seals and phase in SEALED_PHASES:
+            self.sealed.append(self.trail.sealed(principal, request_id, phase, content, key_id=self.key_id))
         return made
 
     def marks(self, choices: Sequence[ChoiceText]) -> dict[str, JsonValue]:
@@ -251,20 +278,20 @@ class _Commit:
         return {"every": every, "key_id": self.key_id, "marks": marks}
 
 
-def _to_what_was_asked(running: Running, commit: _Commit) -> dict[str, JsonValue]:
+def _to_what_was_asked(running: Running, keeping: _Keeping) -> dict[str, JsonValue]:
     request = running.request
-    made: dict[str, JsonValue] = {"prompt": commit.to("prompt", prompt_content(request.prompts))}
+    made: dict[str, JsonValue] = {"prompt": keeping.commit("prompt", prompt_content(request.prompts))}
     if request.sampling.stop:
-        made["stop"] = commit.to("stop", stop_content(request.sampling.stop))
+        made["stop"] = keeping.commit("stop", stop_content(request.sampling.stop))
     if request.declared:
-        made["declared"] = commit.to("declared", declared_content(request.declared))
-    running.subject_key_id = commit.key_id
+        made["declared"] = keeping.commit("declared", declared_content(request.declared))
+    running.subject_key_id = keeping.key_id
     return made
 
 
-def _to_what_was_answered(running: Running, commit: _Commit) -> dict[str, JsonValue]:
-    output = commit.to("output", output_content([choice.text for choice in running.choices]))
-    return {"output": output, "tokens": commit.marks(running.choices)}
+def _to_what_was_answered(running: Running, keeping: _Keeping) -> dict[str, JsonValue]:
+    output = keeping.commit("output", output_content([choice.text for choice in running.choices]))
+    return {"output": output, "tokens": keeping.marks(running.choices)}
 
 
 def _bare_facts(running: Running, conclusion: Conclusion) -> dict[str, JsonValue]:

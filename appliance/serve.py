@@ -13,7 +13,7 @@ import asyncio
 
 from appliance.admission import AdmissionDoor
 from appliance.audit_trail import Clock
-from appliance.errors import MORE_THAN_ONE_REQUEST, ApplianceError, Forbidden, NotFound
+from appliance.errors import MORE_THAN_ONE_REQUEST, ApplianceError, NotFound
 from appliance.gate import Asking, PolicyGate
 from appliance.generation import Generation
 from appliance.inference import Finished, InferenceRequest
@@ -138,16 +138,9 @@ class Walk:
         }
         target = self.model.target_at(self._clock.utc_us())
         try:
-            allow = await self._gate.authorize(asking, "infer", target, context)
+            return await self._gate.authorize(asking, "infer", target, context)
         except AuditError as failure:
             raise self._recorder.not_recorded(failure) from failure
-        # An obligation that cannot be carried out denies: encrypted content has no store in this release.
-        if allow.obligations.log_level == "encrypted":
-            raise Forbidden(
-                "policy obliges keeping encrypted content, which this release cannot do; change the policy",
-                code="obligation_unsupported",
-            )
-        return allow
 
     async def _plan(self, request: InferenceRequest, allow: Allow) -> PromptPlan:
         """Tokenize and fix every parameter; a long prompt beside the event loop, so that nobody waits for it."""

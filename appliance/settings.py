@@ -10,6 +10,7 @@ from typing import Literal
 from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
+from appliance.keeping.retention_profiles import read_profiles
 from audit.errors import AuditRefused
 from audit.siem.destination import Destination
 
@@ -79,6 +80,14 @@ class Settings(BaseSettings):
         default=64 * 2**20, ge=2**20, description="A copy's file is turned over before it grows beyond this."
     )
     siem_file_count: int = Field(default=10, ge=0, le=1000, description="Full files of a copy that are kept.")
+    retention_profiles: tuple[str, ...] = Field(
+        default=("ai-act",),
+        min_length=1,
+        description="What decides how long entries and contents stay at least; the longest of the profiles named.",
+    )
+    export_dir: Path | None = Field(
+        default=None, description="Folder with the exports that pruning relies on, such as a mounted medium."
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         default="info", description="Level of the operator's log."
     )
@@ -94,6 +103,14 @@ class Settings(BaseSettings):
         if len(set(siem_exports)) != len(siem_exports):
             raise ValueError("a destination stands twice")
         return siem_exports
+
+    @field_validator("retention_profiles")
+    @classmethod
+    def _known_profiles(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        unknown = sorted(set(names) - set(read_profiles()))
+        if unknown:
+            raise ValueError(f"there is no profile {unknown[0]!r}; there are {', '.join(read_profiles())}")
+        return names
 
     @field_validator("host")
     @classmethod

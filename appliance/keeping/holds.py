@@ -84,12 +84,13 @@ class Hold:
             case OnRange():
                 return False  # whether the person has entries there, the log says: `erasure.read_situation`
 
-    def reaches_below(self, minimum_index: int) -> bool:
-        """Whether something below this index may be held.
+    @property
+    def held_from(self) -> int:
+        """Lowest index that it may reach.
 
         A person's or a tenant's entries can lie anywhere, and pruning can leave nobody's out.
         """
-        return self.scope.first < minimum_index if isinstance(self.scope, OnRange) else minimum_index > 0
+        return self.scope.first if isinstance(self.scope, OnRange) else 0
 
 
 def hold_facts(scope: HoldScope, reason: str) -> dict[str, JsonValue]:

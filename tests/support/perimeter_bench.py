@@ -23,6 +23,7 @@ from appliance.app import Appliance
 from appliance.identity.api_keys import mint
 from appliance.identity.authenticate import Authenticator
 from appliance.identity.key_store import KeyStore
+from appliance.keeping.retention_profiles import RetentionFloor, floor_of
 from appliance.log_opening import OpenLog
 from appliance.settings import Settings
 
@@ -39,6 +40,8 @@ class PerimeterBench:
         *,
         fail_at: int | None = None,
         fault: Fault = "not_persisted",
+        settings: Settings | None = None,
+        retention: RetentionFloor | None = None,
         extra_routes: tuple[RouteSpec, ...] = (),
     ) -> None:
         self.walk_bench = WalkBench(folder, fail_at=fail_at, fault=fault)
@@ -52,7 +55,7 @@ class PerimeterBench:
         self.doorkeeper = Doorkeeper(Authenticator(self.keys, [PEPPER], lambda _record, _day: None), bench.trail)
         routes = (*ROUTES, *extra_routes)
         self.appliance = Appliance(
-            settings=Settings(),
+            settings=settings or Settings(),
             trust="development",
             new_keys={},
             door=bench.door,
@@ -67,6 +70,7 @@ class PerimeterBench:
             replayer=bench.replayer,
             metrics=bench.metrics,
             openapi=describe(routes, "0"),
+            retention=retention or floor_of((settings or Settings()).retention_profiles),
             closing=AsyncExitStack(),
         )
         self._application = Perimeter(self.appliance, RouteTable(routes))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -27,7 +27,7 @@ from appliance.replay.replayer import Replayer
 from appliance.serve import Walk
 from audit.checkpoint import LogSigner
 from audit.errors import AuditHalted
-from audit.event import Event, Receipt, SealedContent
+from audit.event import Event, Floor, Receipt, SealedContent
 from audit.reader import AuditReader, EntryFilter
 from audit.report import Report
 from audit.store import create_log
@@ -157,15 +157,22 @@ class FaultySink:
 
     async def append(self, event: Event, contents: Sequence[SealedContent] = ()) -> Receipt:
         """Append, or fail as told; after a failure everything fails, as a halted writer does."""
+        return await self._take_turn(lambda: self._writer.append(event, contents))
+
+    async def prune(self, event: Event, floor: Floor) -> Receipt:
+        """Prune, or fail as told."""
+        return await self._take_turn(lambda: self._writer.prune(event, floor))
+
+    async def _take_turn(self, write: Callable[[], Awaitable[Receipt]]) -> Receipt:
         self.num_appends += 1
         self.reached.set()
         turn = self._fail_at is not None and self.num_appends - 1 - self._fail_at
         if self.hold is not None:
             await self.hold.wait()
         if turn is False or turn < 0:
-            return await self._writer.append(event, contents)
+            return await write()
         if turn == 0 and self._fault == "persisted":
-            await self._writer.append(event, contents)
+            await write()
         raise AuditHalted("the disk failed")
 
 

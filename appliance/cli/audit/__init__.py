@@ -5,15 +5,18 @@ from __future__ import annotations
 import typer
 
 from appliance.cli.audit import (
+    content,
     entries,
     erasures,
     evidence,
     files,
     holds,
     proofs,
+    prunings,
     reconciliation,
     replay,
     reports,
+    retention,
     search,
     siem,
 )
@@ -37,5 +40,9 @@ app.command("erase")(erasures.erase)
 app.command("check-certificate")(erasures.check_certificate_file)
 app.command("count")(search.count)
 app.command("review")(reports.review)
-app.add_typer(holds.app, name="hold")
 app.add_typer(reports.app, name="report")
+app.command("check-content")(content.check_content)
+app.add_typer(holds.app, name="hold")
+app.add_typer(content.app, name="unseal")
+app.add_typer(retention.app, name="retention")
+app.add_typer(prunings.app, name="prune")

@@ -13,6 +13,7 @@ from appliance.audit_trail import PAIRING
 from appliance.cli.audit.arguments import Json
 from appliance.cli.audit.evidence_files import read_checkpoint, read_vkey
 from appliance.cli.refusals import INTEGRITY, exits_cleanly, leave
+from appliance.keeping.pruning import export_digest
 from appliance.settings import read_settings
 from appliance.state.layout import StateLayout
 from audit.export import export_log
@@ -29,6 +30,7 @@ def export(folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="A fold
     layout = StateLayout(read_settings().state_dir.resolve())
     checkpoint = export_log(layout.audit_db, folder, read_vkey(layout.log_vkey))
     print(f"{checkpoint.size} entries in {folder}; verify by: cloister audit verify {folder}")
+    print(f"digest {export_digest(folder)}")
 
 
 @exits_cleanly

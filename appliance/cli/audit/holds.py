@@ -7,14 +7,13 @@ from typing import Annotated
 
 import typer
 
-from appliance.cli.audit.arguments import Json, Reason
+from appliance.cli.audit.arguments import Json, Proposal, Reason
 from appliance.cli.client import ApplianceClient
 from appliance.cli.refusals import WRONG_USAGE, exits_cleanly, leave
 from audit.report import printable
 
 app = typer.Typer(help="Keep what a court or an authority asks for.", no_args_is_help=True)
 Hold = Annotated[int, typer.Argument(metavar="HOLD", min=0, help="A hold's number, from `cloister audit hold list`.")]
-Proposal = Annotated[int, typer.Argument(metavar="PROPOSAL", min=0, help="The number that proposing it gave.")]
 
 
 @app.command()
