@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
 import pytest
 from live_appliance import REPOSITORY, LiveAppliance, running_appliance, start_appliance
+from small_disk import fill, small_disk
 
 from appliance.audit_trail import PAIRING
 from audit.checkpoint import LogVerifier
@@ -22,25 +19,6 @@ ROOM_BYTES = 512 * 1024
 """What is left before the load starts: some commits."""
 MAX_REQUESTS = 2000
 ASKED = {"model": "starter", "prompt": "The pump", "max_tokens": 1}
-
-
-@contextmanager
-def _small_disk(folder: Path) -> Iterator[Path]:
-    folder.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", f"size={TMPFS_BYTES},mode=0700", "tmpfs", str(folder)]
-    mounted = subprocess.run(command, capture_output=True, text=True, check=False)
-    if mounted.returncode != 0:
-        pytest.skip(f"a small file system cannot be mounted here: {mounted.stderr.strip()}")
-    try:
-        yield folder
-    finally:
-        subprocess.run(["umount", "-l", str(folder)], check=True)
-
-
-def _fill(path: Path, leave_bytes: int) -> None:
-    free = shutil.disk_usage(path.parent).free
-    with path.open("wb") as ballast:
-        os.posix_fallocate(ballast.fileno(), 0, free - leave_bytes)
 
 
 def _ask_until_refused(appliance: LiveAppliance) -> tuple[int, httpx.Response]:
@@ -82,15 +60,13 @@ def test_a_disk_that_fills_up_under_load(tmp_path: Path):
 
     Standard error lies on the same disk, so the operator's log cannot be written either.
     """
-    if os.geteuid() != 0:
-        pytest.skip("mounting a small file system needs root")
     starter = shutil.copytree(REPOSITORY / "models/starter/weights", tmp_path / "starter")
     settings = {"CLOISTER_STARTER_DIR": str(starter), "CLOISTER_MIN_FREE_BYTES": "0"}
-    with _small_disk(tmp_path / "disk") as disk:
+    with small_disk(tmp_path / "disk", TMPFS_BYTES) as disk:
         state_dir = disk / "state"
         appliance = start_appliance(state_dir, **settings)
         try:
-            _fill(disk / "ballast", ROOM_BYTES)
+            fill(disk / "ballast", ROOM_BYTES)
             num_served, refusal = _ask_until_refused(appliance)
             _assert_shut(appliance, refusal)
         finally:
