@@ -49,6 +49,8 @@ def naming_file(path: LogLocation, unusable: type[LogUnusable | KeyringUnusable]
         raise _named(path, error.orig, unusable) from error
     except sqlite3.Error as error:
         raise _named(path, error, unusable) from error
+    except OSError as error:
+        raise unusable(path, error.strerror or str(error), hint=_MACHINE_HINT) from error
     except (NoResultFound, MultipleResultsFound) as error:
         raise AuditCorrupt(None, "a row is missing or stands there twice", hint=DAMAGE_HINT, path=path) from error
     except UnicodeDecodeError as error:  # SQLite quotes the damaged schema, and Python cannot read the quotation

@@ -23,7 +23,7 @@ def appearing_whole(path: Path) -> Iterator[Path]:
     """Give an empty draft to fill and to close; it becomes `path` when the block ends well."""
     if path.exists():
         raise LogExists(path)
-    draft = path.with_name(path.name + ".new")
+    draft = _draft_of(path)
     for leftover in (*(draft.with_name(draft.name + suffix) for suffix in _JOURNALS), draft):
         leftover.unlink(missing_ok=True)
     os.close(os.open(draft, os.O_CREAT | os.O_EXCL | os.O_RDWR, FILE_MODE))
@@ -33,10 +33,22 @@ def appearing_whole(path: Path) -> Iterator[Path]:
     except FileExistsError as error:
         raise LogExists(path) from error
     draft.unlink()
-    _flush_folder(path.parent)
+    flush_folder(path.parent)
 
 
-def _flush_folder(folder: Path) -> None:
+def drop_finished_draft(path: Path) -> None:
+    """Take away the draft's name where the creation ended between giving the file its own and taking that one."""
+    draft = _draft_of(path)
+    if draft.exists() and draft.samefile(path):
+        draft.unlink()
+
+
+def _draft_of(path: Path) -> Path:
+    return path.with_name(path.name + ".new")
+
+
+def flush_folder(folder: Path) -> None:
+    """Make the folder's names durable, or raise."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)

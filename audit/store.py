@@ -62,7 +62,7 @@ def create_log(path: Path, signers: Sequence[LogSigner]) -> Checkpoint:
 
     In PostgreSQL the owner makes the log: `provision.create_log`.
     """
-    with appearing_whole(path) as draft:
+    with naming_file(path, LogUnusable), appearing_whole(path) as draft:
         engine = audit.sqlite.engine.unproven_file_engine(draft, read_only=False)
         try:
             with engine.begin() as connection:

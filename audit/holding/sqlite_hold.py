@@ -1,7 +1,7 @@
 """A SQLite log held for writing: locked against other processes, its journal moved by hand, its files watched.
 
-Promise: one process at a time.  Never: let SQLite copy its journal by itself, or go on after an error of a commit: a
-retry after a failed fsync can falsely succeed, and nobody but a fresh opening can tell what is durable.
+Promise: one process at a time, by one name.  Never: let SQLite copy its journal by itself, or go on after an error of a
+commit: a retry after a failed fsync can falsely succeed, and nobody but a fresh opening can tell what is durable.
 
 Not safe to share: it belongs to one thread at a time.
 """
@@ -16,8 +16,10 @@ from typing import NoReturn, Self
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError
 
-from audit.errors import LogMissing, WriterLocked
+from audit.errors import LogMissing, LogUnusable, WriterLocked
+from audit.faults import naming_file
 from audit.guards import FileGuard, disk_short
+from audit.new_file import drop_finished_draft, flush_folder
 from audit.sqlite.engine import move_wal_into_database, open_engine
 
 
@@ -28,25 +30,36 @@ class SqliteHold:
         self.engine = engine
         self._path = path
         self._lock_descriptor = lock_descriptor
-        self._files: FileGuard | None = None
+        self._files = FileGuard.of((path, _beside(path, "-wal"), _lock_path(path)))
         self._num_commits_in_wal = 0
 
     @classmethod
     def take(cls, path: Path) -> Self:
-        """Lock the log for this process."""
+        """Lock the log for this process.
+
+        1. the log has no second name, whose lock and journal nobody here would see; 2. the lock; 3. the first
+        transaction makes the journal; 4. its name is flushed by us: SQLite passes over an error of that.
+        """
         if not path.is_file():
             raise LogMissing(path)
-        descriptor = _lock(path)
-        try:
-            return cls(path, descriptor, open_engine(path, read_only=False))
-        except BaseException:
-            os.close(descriptor)
-            raise
+        with naming_file(path, LogUnusable):
+            _require_one_name(path)
+            descriptor = _lock(path)
+            try:
+                engine = open_engine(path, read_only=False)
+                try:
+                    with engine.begin():
+                        flush_folder(path.parent)
+                    return cls(path, descriptor, engine)
+                except BaseException:
+                    engine.dispose()
+                    raise
+            except BaseException:
+                os.close(descriptor)
+                raise
 
     def unsound(self) -> str | None:
         """Tell when the open files are no longer the ones in the folder."""
-        if self._files is None:  # the journal is there once the first transaction has begun
-            self._files = FileGuard.of((self._path, _beside(self._path, "-wal"), _lock_path(self._path)))
         return self._files.replaced()
 
     def short_of_space(self, min_free_bytes: int) -> str | None:
@@ -75,6 +88,14 @@ class SqliteHold:
         """Close the connection, then drop the lock."""
         self.engine.dispose()
         os.close(self._lock_descriptor)
+
+
+def _require_one_name(path: Path) -> None:
+    drop_finished_draft(path)
+    if path.is_symlink() or path.stat().st_nlink != 1:
+        raise LogUnusable(
+            path, "it has a second name, under which another writer would not be seen", hint="leave it one name"
+        )
 
 
 def _beside(path: Path, suffix: str) -> Path:

@@ -12,7 +12,7 @@ from sqlalchemy import create_engine, event, text
 from sqlalchemy.exc import IntegrityError
 
 import audit.new_file
-from audit.errors import LogExists, LogMissing, SettingRefused
+from audit.errors import LogExists, LogMissing, LogUnusable, SettingRefused
 from audit.migrating import apply_migrations, require_revision
 from audit.schema import metadata
 from audit.store import create_log, open_engine
@@ -60,7 +60,7 @@ def test_a_creation_that_was_cut_short_leaves_no_log_and_can_be_repeated(
 
     with monkeypatch.context() as patch:
         patch.setattr(audit.new_file.os, "link", cut_short)
-        with pytest.raises(OSError, match="cut short"):
+        with pytest.raises(LogUnusable, match="cut short"):
             create_log(path, [SIGNER])
     assert not path.exists()
     create_log(path, [SIGNER])

@@ -15,16 +15,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from audit_log_builder import PAIRING, SIGNER, attacker, build_log
+from audit_log_builder import PAIRING, SIGNER, attacker
 from tamper_table import TamperRow, note
-from tampered_log import BATCH_LENS, EVENTS, OURS, findings
+from tampered_log import BATCH_LENS, FLOOR_INDEX, OURS, build, findings
 
+from audit.leaf import LEAF_COLUMNS
 from audit.report import Place
 from audit.schema import metadata
 from audit.verify import verify_log
 
 INTEGER_BITS = 64
 NUM_ALONE = 40
+_ROWS_FOUND_TWICE = 240
+"""In one pass, so that a report has room for all of it."""
 Cell = bytes | str | int | None
 Key = tuple[int | str, ...]
 Rows = Sequence[tuple[Key, Cell]]
@@ -57,7 +60,7 @@ IDS = [f"{column.table}.{column.name}" for column in COLUMNS]
 def honest(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The log, whole."""
     path = tmp_path_factory.mktemp("honest") / "audit.db"
-    build_log(path, EVENTS, BATCH_LENS)
+    build(path)
     return path
 
 
@@ -70,29 +73,32 @@ def log(tmp_path: Path, honest: Path) -> Path:
     return path
 
 
-def expected(column: Column, key: Sequence[int | str], flipped: Cell) -> set[tuple[Place, int | None, str]]:
-    """The findings of which one must be there for this cell."""
-    first = key[0]
-    assert isinstance(first, int)
-    match column.table, column.name:
-        case "leaf", "idx":
-            return {(Place.LEAF_ROW, first, "")}
-        case "leaf", "leaf_bytes":
-            return {(Place.LEAF_BYTES, first, "")}
-        case "leaf", "leaf_hash":
-            return {(Place.LEAF_HASH, first, "")}
-        case "leaf", name:
-            return {(Place.COLUMN, first, name)}
-        case "node", "level" | "idx" | "hash":
-            return {(Place.NODE, int(key[1]) << first, f"level {first}, index {key[1]}")}
-        case "checkpoint", "size":
-            assert isinstance(flipped, int)
-            return {(Place.CHECKPOINT_ROW, flipped, "")}
-        case "checkpoint", "root":
-            return {(Place.CHECKPOINT_ROOT, first, "")}
-        case "checkpoint", "note":
-            return {(Place.CHECKPOINT_SIGNATURE, first, "")}
-    raise AssertionError(f"nobody said where a change of {column} must be found")
+PLACES = {
+    ("leaf", "idx"): (Place.LEAF_ROW, ""),
+    ("leaf", "leaf_bytes"): (Place.LEAF_BYTES, ""),
+    ("leaf", "leaf_hash"): (Place.LEAF_HASH, ""),
+    **{("leaf", name): (Place.COLUMN, name) for name in LEAF_COLUMNS if name not in ("idx", "leaf_bytes", "leaf_hash")},
+    ("checkpoint", "size"): (Place.CHECKPOINT_ROW, ""),
+    ("checkpoint", "root"): (Place.CHECKPOINT_ROOT, ""),
+    ("checkpoint", "note"): (Place.CHECKPOINT_SIGNATURE, ""),
+    **{("leaf_policy", name): (Place.BESIDE, "leaf_policy") for name in ("idx", "policy_id")},
+}
+
+
+def expected(column: Column, key: Key, flipped: Cell) -> set[tuple[Place, int | None, str]]:
+    """The findings of which one must be there for this cell; nobody said it for a column that is new."""
+    if column.table == "pruning":
+        return {(Place.BESIDE, FLOOR_INDEX, "pruning"), (Place.BESIDE, None, "pruning")}
+    index = int(key[0])
+    if column.table == "node":
+        return {(Place.NODE, int(key[1]) << index, f"level {index}, index {key[1]}")}
+    if column.table == "content":
+        return {(Place.CONTENT, index, str(key[1]))}
+    place, where = PLACES[column.table, column.name]
+    if (column.table, column.name) == ("checkpoint", "size"):
+        assert isinstance(flipped, int)
+        index = flipped
+    return {(place, index, where)}
 
 
 def flip(value: Cell, bit: int) -> Cell:
@@ -136,8 +142,12 @@ class Attack:
         found = findings(self._path)
         for key, _, flipped in changes:
             assert expected(self._column, key, flipped) & set(found), (self._column, key, bit)
-        if not self._column.is_key:
-            assert len(found) == len(changes), f"{len(changes)} cells were changed, {len(found)} findings"
+        if not self._column.is_key and self._column.table != "pruning":  # a floor that goes uncovers what it excused
+            other = set(found) - {
+                place for key, _, flipped in changes for place in expected(self._column, key, flipped)
+            }
+            assert other <= {(Place.BESIDE, None, "pruning")}, other  # where the leaf is altered that recorded it
+            assert len(found) == len(changes) + len(other), f"{len(changes)} cells were changed, {len(found)} findings"
         self._write((value, *self._key_now(key, flipped)) for key, value, flipped in changes)
         return len(changes)
 
@@ -159,14 +169,21 @@ class Attack:
         )
 
     def _write(self, rows: Iterable[tuple[Cell, ...]]) -> None:
-        where = " AND ".join(f"{name} = ?" for name in self._column.key)
-        cast = "CAST(? AS TEXT)" if self._column.kind is str else "?"
-        statement = f"UPDATE {self._column.table} SET {self._column.name} = {cast} WHERE {where}"
+        where = " AND ".join(f"{name} = {_placeholder(self._column.table, name)}" for name in self._column.key)
+        placeholder = _placeholder(self._column.table, self._column.name)
+        statement = f"UPDATE {self._column.table} SET {self._column.name} = {placeholder} WHERE {where}"
         self._raw.execute("BEGIN")
         for value, *key in rows:
-            encoded = value.encode(errors="surrogateescape") if isinstance(value, str) else value
-            assert self._raw.execute(statement, (encoded, *key)).rowcount == 1
+            encoded = [
+                part.encode(errors="surrogateescape") if isinstance(part, str) else part for part in (value, *key)
+            ]
+            assert self._raw.execute(statement, encoded).rowcount == 1
         self._raw.execute("COMMIT")
+
+
+def _placeholder(table: str, name: str) -> str:
+    """Text goes in as bytes, so that it need not be UTF-8."""
+    return "CAST(? AS TEXT)" if metadata.tables[table].columns[name].type.python_type is str else "?"
 
 
 def independent(column: Column, rows: Rows) -> Iterator[Rows]:
@@ -176,6 +193,9 @@ def independent(column: Column, rows: Rows) -> Iterator[Rows]:
     """
     if (column.table, column.name) == ("checkpoint", "size"):
         yield from (rows[0::2], rows[1::2])
+        return
+    if column.is_key and column.table != "leaf":  # each is found twice, where it was and where it is
+        yield from (rows[start : start + _ROWS_FOUND_TWICE] for start in range(0, len(rows), _ROWS_FOUND_TWICE))
         return
     if (column.table, column.name) != ("leaf", "idx"):
         yield rows
@@ -208,7 +228,7 @@ def test_one_bit_of_every_row_is_found_in_every_row(log: Path, column: Column) -
         assert attack.rows
         bit = draw.randrange(min(INTEGER_BITS, attack.num_bits))
         assert sum(attack.one_pass(group, bit) for group in independent(column, attack.rows))
-        for row in draw.sample(attack.rows, 2):
+        for row in draw.sample(attack.rows, min(2, len(attack.rows))):
             attack.one_pass([row], bit)
 
 
@@ -233,4 +253,5 @@ def test_bits_flipped_alone_are_found_alone(log: Path, column: Column) -> None:
         for row in draw.choices(attack.rows, k=NUM_ALONE):
             bits = INTEGER_BITS if isinstance(row[1], int) else 8 * len(row[1] or "x")
             num_done += attack.one_pass([row], draw.randrange(bits) if row[1] is not None else 0)
+        assert num_done or attack.num_refused
     note(TamperRow("one bit, alone", OURS, num_done, attack.num_refused, num_done))

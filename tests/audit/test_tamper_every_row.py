@@ -11,9 +11,22 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from audit_log_builder import OTHER_SIGNER, PAIRING, SIGNER, attacker, build_log, make_event
+from audit_log_builder import OTHER_SIGNER, PAIRING, SIGNER, attacker, make_event
 from tamper_table import TamperRow, note
-from tampered_log import AGAINST_ANCHOR, BATCH_LENS, EVENTS, NUM_LEAVES, OURS, SIZES, findings, note_at
+from tampered_log import (
+    AGAINST_ANCHOR,
+    BATCH_LENS,
+    CONTENT_EVERY,
+    EVENTS,
+    FLOOR,
+    FLOOR_INDEX,
+    NUM_LEAVES,
+    OURS,
+    SIZES,
+    build,
+    findings,
+    note_at,
+)
 
 from audit.checkpoint import LogSigner
 from audit.leaf import LEAF_COLUMNS
@@ -29,7 +42,7 @@ Change = tuple[str, Callable[[sqlite3.Connection], object], set[tuple[Place, int
 def honest(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The log, whole."""
     path = tmp_path_factory.mktemp("honest") / "audit.db"
-    build_log(path, EVENTS, BATCH_LENS)
+    build(path)
     return path
 
 
@@ -40,6 +53,15 @@ def deletions(raw: sqlite3.Connection) -> Iterator[Change]:
     for level, index in raw.execute("SELECT level, idx FROM node").fetchall():
         delete = sql("DELETE FROM node WHERE level = ? AND idx = ?", level, index)
         yield "node deleted", delete, {(Place.NODE, index << level)}
+    for index, policy_id in raw.execute("SELECT idx, policy_id FROM leaf_policy").fetchall():
+        delete = sql("DELETE FROM leaf_policy WHERE idx = ? AND policy_id = ?", index, policy_id)
+        yield "policy id deleted", delete, {(Place.BESIDE, index)}
+    for index, phase in raw.execute("SELECT idx, phase FROM content").fetchall():
+        delete = sql("DELETE FROM content WHERE idx = ? AND phase = ?", index, phase)
+        yield "sealed content deleted", delete, {(Place.CONTENT, index)}
+        hidden = sql("INSERT INTO pruning VALUES ('content', ?, ?)", index + 1, index)
+        yield "sealed content deleted under a false floor", both(delete, hidden), {(Place.BESIDE, index)}
+    yield "floor deleted", sql("DELETE FROM pruning"), {(Place.BESIDE, FLOOR_INDEX)}
     for size, following in zip(SIZES, [*SIZES[1:], None], strict=True):
         missing = {(Place.CHECKPOINT_ROW, size)} if following else {(Place.LEAF_ROW, SIZES[-2])}
         yield "checkpoint deleted", sql("DELETE FROM checkpoint WHERE size = ?", size), missing
@@ -56,6 +78,14 @@ def insertions(raw: sqlite3.Connection) -> Iterator[Change]:
     for level in range(1, NUM_LEAVES.bit_length() + 1):
         insert = sql("INSERT INTO node VALUES (?, ?, zeroblob(32))", level, NUM_LEAVES >> level)
         yield "node inserted", insert, {(Place.NODE, None)}
+    for index in range(NUM_LEAVES):
+        insert = sql("INSERT INTO leaf_policy VALUES (?, 'site.other')", index)
+        yield "policy id inserted", insert, {(Place.BESIDE, index)}
+        phase = "third" if index % CONTENT_EVERY == 0 else "prompt"
+        insert = sql("INSERT INTO content VALUES (?, ?, 'key', zeroblob(12), zeroblob(48))", index, phase)
+        yield "sealed content inserted", insert, {(Place.CONTENT, index)}
+        insert = sql("INSERT INTO pruning VALUES ('content', ?, ?)", index + FLOOR.minimum_index + 1, index)
+        yield "floor inserted", insert, {(Place.BESIDE, index)}
     for size in sorted(set(range(NUM_LEAVES + 9)) - set(SIZES)):
         nearest = max(one for one in SIZES if one <= size)
         copy = sql("INSERT INTO checkpoint SELECT ?, root, note FROM checkpoint WHERE size = ?", size, nearest)
@@ -70,6 +100,13 @@ def swaps(raw: sqlite3.Connection) -> Iterator[Change]:
         if raw.execute("SELECT 1 FROM node WHERE level = ? AND idx = ?", (level, index + 1)).fetchone():
             exchange = swap("node", "idx", index, index + 1, f"level = {level} AND ")
             yield "nodes swapped", exchange, {(Place.NODE, index << level)}
+    for index in range(FLOOR.minimum_index, NUM_LEAVES - CONTENT_EVERY, CONTENT_EVERY):
+        yield "sealed contents swapped", swap("content", "idx", index, index + CONTENT_EVERY), {(Place.CONTENT, index)}
+        renames = (("prompt", "x"), ("output", "prompt"), ("x", "output"))
+        yield "phases swapped", both(*(renamed(index, *names) for names in renames)), {(Place.CONTENT, index)}
+    for index in range(NUM_LEAVES - 1):
+        if index % 3 != (index + 1) % 3 and FLOOR_INDEX not in (index, index + 1):
+            yield "policy ids swapped", swap("leaf_policy", "idx", index, index + 1), {(Place.BESIDE, index)}
     for one, other in itertools.pairwise(SIZES):
         yield "checkpoints swapped", swap("checkpoint", "size", one, other), {(Place.CHECKPOINT_ROW, one)}
 
@@ -88,6 +125,16 @@ def repetitions(raw: sqlite3.Connection) -> Iterator[Change]:
 def sql(statement: str, *values: object) -> Callable[[sqlite3.Connection], object]:
     """One statement."""
     return lambda raw: raw.execute(statement, values)
+
+
+def renamed(index: int, phase: str, other: str) -> Callable[[sqlite3.Connection], object]:
+    """Call one sealed content by another phase."""
+    return sql("UPDATE content SET phase = ? WHERE idx = ? AND phase = ?", other, index, phase)
+
+
+def both(*changes: Callable[[sqlite3.Connection], object]) -> Callable[[sqlite3.Connection], object]:
+    """One after the other."""
+    return lambda raw: [change(raw) for change in changes]
 
 
 def swap(table: str, key: str, one: int, other: int, condition: str = "") -> Callable[[sqlite3.Connection], object]:
@@ -136,7 +183,7 @@ def test_every_older_state_is_found_against_a_kept_checkpoint(tmp_path: Path, ho
     for number, size in enumerate(SIZES[:-1]):
         older = tmp_path / "audit.db"
         older.unlink(missing_ok=True)
-        build_log(older, EVENTS[:size], BATCH_LENS[:number])
+        build(older, EVENTS[:size], BATCH_LENS[:number])
         assert findings(older) == []
         assert findings(older, known_notes=[anchor]) == [(Place.TRUNCATED, size, "")]
         older.write_bytes(honest.read_bytes())
@@ -150,7 +197,8 @@ def test_every_older_state_is_found_against_a_kept_checkpoint(tmp_path: Path, ho
 def cut_back(path: Path, keep: int) -> None:
     """Take away every row that is newer."""
     with attacker(path) as raw:
-        raw.execute("DELETE FROM leaf WHERE idx >= ?", (keep,))
+        for table in ("leaf", "leaf_policy", "content", "pruning"):
+            raw.execute(f"DELETE FROM {table} WHERE idx >= ?", (keep,))
         raw.execute("DELETE FROM node WHERE (idx + 1) << level > ?", (keep,))
         raw.execute("DELETE FROM checkpoint WHERE size > ?", (keep,))
 
@@ -160,11 +208,11 @@ def test_every_leaf_rewritten_in_a_rebuilt_tree_is_found(tmp_path: Path, honest:
     """All of the tree is made anew around one false leaf: the key does not help against a head that was kept."""
     anchors = [note_at(honest, size) for size in SIZES[1:]]
     has_key = signer is SIGNER
-    for index in range(0, NUM_LEAVES, 5):
+    for index in range(1, NUM_LEAVES, 5):
         path = tmp_path / "audit.db"
         path.unlink(missing_ok=True)
-        false = make_event(index, EVENTS[index].kind, EVENTS[index].subject, seed=-1)
-        build_log(path, [*EVENTS[:index], false, *EVENTS[index + 1 :]], BATCH_LENS, signer)
+        false = make_event(index, EVENTS[index].kind, EVENTS[index].subject, seed=-1, policy_ids=["site.other"])
+        build(path, [*EVENTS[:index], false, *EVENTS[index + 1 :]], BATCH_LENS, signer)
         if has_key:
             assert [one for one in findings(path) if one[0] is not Place.STATE] == []
             before = max(size for size in SIZES if size <= index)

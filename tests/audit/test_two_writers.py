@@ -135,7 +135,6 @@ def test_a_folder_mounted_twice_has_one_lock(tmp_path: Path, log_path: Path) -> 
         subprocess.run(["umount", "-l", other], check=True)
 
 
-@pytest.mark.xfail(strict=True, reason="a log with a second name is not refused yet")
 @pytest.mark.parametrize("name_again", [os.link, os.symlink], ids=["hard link", "symbolic link"])
 def test_a_log_under_a_second_name_is_not_opened_beside_the_first(
     repository: Path, tmp_path: Path, log_path: Path, name_again: Callable[[Path, Path], None]

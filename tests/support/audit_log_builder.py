@@ -12,12 +12,12 @@ from pathlib import Path
 from audit.batch import plan_batch
 from audit.checkpoint import LogSigner
 from audit.event import Event
-from audit.leaf import Place, draft_leaf
+from audit.leaf import DraftLeaf, Place, draft_leaf
 from audit.location import LogLocation
 from audit.merkle import EMPTY_EDGE
+from audit.open_log import _insert_rows
 from audit.pairing import Pairing
-from audit.schema import checkpoint_table, leaf_policy_table, leaf_table, node_table
-from audit.store import bulk_insert, create_log, open_engine
+from audit.store import create_log, open_engine
 
 SIGNER = LogSigner.from_seed("cloister.example/log", b"\x07" * 32)
 OTHER_SIGNER = LogSigner.from_seed("cloister.example/log", b"\x08" * 32)
@@ -68,15 +68,19 @@ def append_batches(
     location: LogLocation, events: Sequence[Event], batch_lens: Sequence[int], signer: LogSigner
 ) -> None:
     """Extend an empty log with batches of exactly these lengths."""
+    append_drafts(location, [draft_leaf(event, PLACE) for event in events], batch_lens, signer)
+
+
+def append_drafts(
+    location: LogLocation, drafts: Sequence[DraftLeaf], batch_lens: Sequence[int], signer: LogSigner
+) -> None:
+    """The same with leaves that have something beside them."""
     engine = open_engine(location, read_only=False)
     edge, start = EMPTY_EDGE, 0
     for batch_len in batch_lens:
-        plan = plan_batch(edge, [draft_leaf(e, PLACE) for e in events[start : start + batch_len]], [signer])
+        plan = plan_batch(edge, drafts[start : start + batch_len], [signer])
         with engine.begin() as connection:
-            bulk_insert(connection, leaf_table, plan.leaf_rows)
-            bulk_insert(connection, leaf_policy_table, plan.policy_rows)
-            bulk_insert(connection, node_table, plan.node_rows)
-            bulk_insert(connection, checkpoint_table, (plan.checkpoint_row,))
+            _insert_rows(connection, plan)
         edge, start = plan.edge, start + batch_len
     engine.dispose()
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from audit_log_builder import SIGNER, event_now
 
-import audit.store
+import audit.sqlite.engine
 from audit.errors import AuditError
 from audit.event import Receipt
 from audit.store import create_log
@@ -89,8 +89,9 @@ def one_life(words: list[str]) -> None:
     folder, trace, (nth, error, how, stays), synchronous = words[0], words[1], map(int, words[2:6]), words[6:]
     for value in synchronous:  # a log that is less careful, to see that the instrument notices
         expected = {"OFF": 0, "NORMAL": 1}[value]
-        audit.store._SETTINGS = tuple(
-            ("synchronous", value, expected) if row[0] == "synchronous" else row for row in audit.store._SETTINGS
+        audit.sqlite.engine._SETTINGS = tuple(
+            ("synchronous", value, expected) if row[0] == "synchronous" else row
+            for row in audit.sqlite.engine._SETTINGS
         )
     SHIM.disk_watch(folder.encode(), os.open(trace, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o600))
     SHIM.disk_fault(ctypes.c_long(nth), error, how, stays)
