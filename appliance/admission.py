@@ -17,7 +17,7 @@ class Obstacle:
     """One reason not to admit."""
 
     code: str
-    """Stable: `stopping`, `log_unavailable`, `engine_unavailable`, `subject_keys_unavailable`."""
+    """Stable: `stopping`, `log_unavailable`, `log_away`, `engine_unavailable`, `subject_keys_unavailable`."""
     remedy: str
     """What the operator does about it."""
     shuts: bool = True

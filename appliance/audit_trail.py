@@ -17,7 +17,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Protocol
 
 from appliance.identity.principal import Principal
-from audit.errors import AuditQueueFull
+from audit.errors import AuditInterrupted, AuditQueueFull
 from audit.event import Event, Floor, JsonValue, Receipt, SealedContent
 from audit.pairing import Pairing
 
@@ -126,8 +126,18 @@ class Clock:
 class AuditTrail:
     """Turns what happened into events and waits until they are durable."""
 
-    def __init__(self, sink: EventSink, keyring: SubjectKeyring, clock: Clock, *, trust: str) -> None:
+    def __init__(
+        self,
+        sink: EventSink,
+        keyring: SubjectKeyring,
+        clock: Clock,
+        *,
+        trust: str,
+        is_away: Callable[[], bool] = lambda: False,
+    ) -> None:
         self._sink = sink
+        self._is_away = is_away
+        """Whether the log's database is being waited for: only owed records wait with it."""
         self._keyring = keyring
         self._clock = clock
         self._trust = trust
@@ -151,6 +161,8 @@ class AuditTrail:
         Raises:
             audit.errors.AuditError: the leaf is not known to be durable; the caller must not go on as if it were.
         """
+        if self._is_away():
+            raise AuditInterrupted
         return await self._sink.append(self._event(kind, actor, subject, facts), contents)
 
     async def append_owed(
@@ -161,14 +173,14 @@ class AuditTrail:
         facts: Mapping[str, JsonValue],
         contents: Sequence[SealedContent] = (),
     ) -> Receipt:
-        """Record an event that may not be left out: a full queue of records is waited out.
+        """Record an event that may not be left out: a full queue of records and an absent database are waited out.
 
         Raises:
-            audit.errors.AuditError: as `append` does, but never `AuditQueueFull`.
+            audit.errors.AuditError: as `append` does, but never `AuditQueueFull` or `AuditInterrupted`.
         """
         while True:
             try:
-                return await self.append(kind, actor, subject, facts, contents)
+                return await self._sink.append(self._event(kind, actor, subject, facts), contents)
             except AuditQueueFull:
                 await asyncio.sleep(QUEUE_RETRY_S)
 

@@ -22,14 +22,16 @@ from appliance.audit_trail import PAIRING, REPLAY_PAIRING, SYSTEM, AuditTrail, C
 from appliance.export_watch import ExportWatch
 from appliance.keeping.erasure import finish_after_restart
 from appliance.log_activity import LogActivity
+from appliance.log_location import find_log
 from appliance.log_watch import LogWatch
 from appliance.metrics import ServingMetrics
-from appliance.recorder import LOG_OBSTACLE
+from appliance.recorder import LOG_AWAY_OBSTACLE, LOG_OBSTACLE
 from appliance.run_counters import RunCounters
 from appliance.settings import Settings
 from appliance.siem_exports import SiemExports
 from appliance.state.opening import OpenState
 from audit.event import Event, Floor, JsonValue, Receipt, SealedContent
+from audit.location import LogLocation
 from audit.reader import AuditReader, EntryFilter
 from audit.subject_keys.keyring import SubjectKeyring
 from audit.writer import AuditWriter, WriterConfig, WriterState
@@ -93,11 +95,22 @@ async def open_log(
         AuditError: names the file at fault and the remedy.
     """
     activity, counters = LogActivity(), RunCounters()
-    writer = _open_writer(settings, state, door, metrics, activity)
+    places = find_log(settings, state.layout)
+    writer = _open_writer(places.writer, settings, state, door, metrics, activity)
     closing.push_async_callback(asyncio.to_thread, writer.close)
     keyring = closing.enter_context(SubjectKeyring(state.layout.subject_keys_db, state.kek))
-    reader = closing.enter_context(AuditReader(state.layout.audit_db))
-    trail = AuditTrail(_MeasuredSink(writer, metrics, activity), keyring, Clock(), trust=state.trust_root.trust)
+    reader = closing.enter_context(AuditReader(places.reader))
+
+    def is_away() -> bool:
+        return door.stands(LOG_AWAY_OBSTACLE.code)
+
+    trail = AuditTrail(
+        _MeasuredSink(writer, metrics, activity),
+        keyring,
+        Clock(),
+        trust=state.trust_root.trust,
+        is_away=is_away,
+    )
     watch = LogWatch()
     exports = SiemExports.start(settings, state.layout, writer.head.origin, reader, _from_any_thread(watch.nudge))
     closing.push_async_callback(asyncio.to_thread, exports.close)
@@ -123,7 +136,12 @@ def _from_any_thread(act: Callable[[], None]) -> Callable[[], None]:
 
 
 def _open_writer(
-    settings: Settings, state: OpenState, door: AdmissionDoor, metrics: ServingMetrics, activity: LogActivity
+    location: LogLocation,
+    settings: Settings,
+    state: OpenState,
+    door: AdmissionDoor,
+    metrics: ServingMetrics,
+    activity: LogActivity,
 ) -> AuditWriter:
     loop = asyncio.get_running_loop()
 
@@ -136,18 +154,33 @@ def _open_writer(
         LOG.error("log_halted", reason=reason)
         loop.call_soon_threadsafe(door.shut, LOG_OBSTACLE)
 
+    def on_interruption(reason: str | None) -> None:
+        if reason is None:
+            LOG.warning("log_database_back")
+            loop.call_soon_threadsafe(door.clear, LOG_AWAY_OBSTACLE.code)
+        else:
+            LOG.error("log_database_away", reason=reason)
+            loop.call_soon_threadsafe(door.shut, LOG_AWAY_OBSTACLE)
+
     config = WriterConfig(
-        path=state.layout.audit_db,
+        path=location,
         node_id=state.log_signer.name,
         boot_id=BOOT_ID.read_text().strip() if BOOT_ID.exists() else secrets.token_hex(16),
         min_free_bytes=settings.min_free_bytes,
+        patience_s=settings.log_patience_s,
     )
-    return AuditWriter.open(config, [state.log_signer], observe_commit=observe_commit, on_halt=on_halt)
+    return AuditWriter.open(
+        config,
+        [state.log_signer],
+        observe_commit=observe_commit,
+        on_halt=on_halt,
+        on_interruption=on_interruption,
+    )
 
 
 async def _record_stop(trail: AuditTrail, writer: AuditWriter, counters: RunCounters) -> None:
     if writer.state is WriterState.RUNNING:
-        await trail.append(Kind.APPLIANCE_STOPPED, SYSTEM, "appliance", counters.facts())
+        await trail.append_owed(Kind.APPLIANCE_STOPPED, SYSTEM, "appliance", counters.facts())
 
 
 async def _close_what_was_left_open(trail: AuditTrail, reader: AuditReader) -> None:

@@ -49,11 +49,12 @@ from appliance.records import Timing, admitted_facts, refused_facts, terminal_fa
 from appliance.run_counters import usage_facts
 from appliance.running import Running
 from appliance.served_model import ServedModel
-from audit.errors import AuditError, AuditHalted, AuditQueueFull, AuditRefused, SubjectErased
+from audit.errors import AuditError, AuditHalted, AuditInterrupted, AuditQueueFull, AuditRefused, SubjectErased
 from audit.event import JsonValue, Receipt, SealedContent
 
 LOG = structlog.get_logger("cloister.recorder")
 LOG_OBSTACLE = Obstacle("log_unavailable", "the log cannot be written; read the operator's log, repair, restart")
+LOG_AWAY_OBSTACLE = Obstacle("log_away", "the log's database went away and is waited for; look at the database server")
 KEYS_OBSTACLE = Obstacle(
     "subject_keys_unavailable",
     "new callers get no answer; read the operator's log, make room for subject_keys.db or repair it",
@@ -155,6 +156,8 @@ class RequestRecorder:
             self._door.shut(LOG_OBSTACLE)
         if isinstance(failure, AuditQueueFull):
             return recorded(Overloaded("too many records are waiting; try again", code="log_busy", retry_after_s=1))
+        if isinstance(failure, AuditInterrupted):
+            return recorded(Unavailable("the log's database is away; try again", code=LOG_AWAY_OBSTACLE.code))
         LOG.error("not_recorded", error=type(failure).__name__, reason=str(failure))
         if isinstance(failure, AuditRefused):
             return recorded(GenerationFailed("this request cannot be recorded", code="record_refused"))

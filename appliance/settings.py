@@ -69,6 +69,13 @@ class Settings(BaseSettings):
     stall_limit_s: float = Field(
         default=60.0, gt=0, description="With work at hand, a step must finish within this time."
     )
+    log_writer_url: str | None = Field(
+        default=None, description="PostgreSQL log as the writer's role; without it: a SQLite file in the state folder."
+    )
+    log_reader_url: str | None = Field(default=None, description="The same log as the reader's role.")
+    log_patience_s: float = Field(
+        default=30.0, gt=0, description="A PostgreSQL server that went away is waited for this long."
+    )
     min_free_bytes: int = Field(default=128 * 2**20, ge=0, description="Below this much free disk nothing is admitted.")
     siem_exports: tuple[str, ...] = Field(
         default=(), description="Where copies of the log go, e.g. `cef+tcp://10.0.0.5:601`; see siem.md."

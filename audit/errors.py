@@ -7,6 +7,7 @@
     ├── EntryNotFound        the caller: no such index, subject or checkpoint
     │   └── EntryPruned      the caller: it was there, and is gone by a recorded act
     ├── SubjectErased        the caller: the key behind this commitment was destroyed
+    ├── AuditInterrupted     the caller: later; the log's database went away and is waited for
     ├── AuditHalted          the operator: the writer stopped for good; restart after reading the reason
     ├── LogMissing           the operator: no log at this path, and none is made silently
     ├── LogExists            the operator: creating would hide an existing log
@@ -85,6 +86,13 @@ class SubjectErased(AuditError):
     def __init__(self, key_id: str) -> None:
         super().__init__(f"subject key {key_id} was destroyed")
         self.key_id = key_id
+
+
+class AuditInterrupted(AuditError):
+    """The log's database went away and is waited for; nothing was recorded, and whoever owes no record may go."""
+
+    def __init__(self) -> None:
+        super().__init__("the log's database went away and is waited for", hint="try again later")
 
 
 class AuditHalted(AuditError):

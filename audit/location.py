@@ -55,10 +55,17 @@ class PostgresLog:
             raise LocationRefused("the URL names no database: postgresql://ROLE@HOST/DATABASE")
 
     def __str__(self) -> str:
-        """Name the database for people, without options."""
+        """Name role and database for people, without options."""
         parts = urlsplit(self.conninfo)
-        host = parts.netloc or dict(parse_qsl(parts.query)).get("host", "")
-        return f"{parts.scheme}://{host}{parts.path}"
+        role, at, _ = parts.netloc.rpartition("@")
+        return f"postgresql://{role}{at}{self.database}"
+
+    @property
+    def database(self) -> str:
+        """`host/name` of the database, whoever asks."""
+        parts = urlsplit(self.conninfo)
+        host = parts.netloc.rpartition("@")[2] or dict(parse_qsl(parts.query)).get("host", "")
+        return f"{host}{parts.path}"
 
 
 LogLocation: TypeAlias = "Path | PostgresLog"

@@ -1,25 +1,34 @@
-"""Make a log in an empty PostgreSQL database, as its owner: tables, fence, rights, and the signed beginning.
+"""Make a log in an empty PostgreSQL database, as its owner: a new one, or one that lay in a file until now.
 
-Promise: all of it in one transaction, or nothing; afterwards the writer can insert and read, the reader can read, and
-neither can do more.  The two roles exist before; who may log in as whom is the database's administrator's.
+Promise: all of it in one transaction, or nothing - tables, fence, rights, and the signed beginning or every row that
+the file has; afterwards the writer can insert and read, the reader can read, and neither can do more.  A moved log is
+the same log: every leaf, node and checkpoint is copied as it is, its head is proven before and after.  The file is held
+against writers meanwhile and is not touched.  The two roles exist before; who may log in as whom is the database's
+administrator's.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, Table, select, text
 
-from audit.checkpoint import Checkpoint, LogSigner
-from audit.errors import AuditRefused, LogExists, LogUnusable, SettingRefused
+from audit.checkpoint import Checkpoint, LogSigner, LogVerifier
+from audit.errors import AuditCorrupt, AuditRefused, LogExists, LogUnusable, SettingRefused
 from audit.faults import naming_file
+from audit.holding.hold import take_hold
 from audit.location import PostgresLog
-from audit.migrating import apply_migrations
+from audit.migrating import apply_migrations, require_revision
+from audit.migrations.versions.r0002_beside_the_leaves import POSTGRES_TRIGGERS
 from audit.postgres.engine import Part, open_engine
+from audit.recovery import recover_head
 from audit.schema import metadata
-from audit.store import insert_first_checkpoint
+from audit.store import bulk_insert, insert_first_checkpoint, require_own_schema, snapshot
 
+_ROWS_PER_COPY = 256
 _ROLE_NAME = re.compile(r"[a-z_][a-z0-9_]{0,62}")
 
 
@@ -37,6 +46,46 @@ def create_log(owner: PostgresLog, signers: Sequence[LogSigner], *, writer: str,
         LogExists: the database has a log.
         LogUnusable: the server refuses.
     """
+    with _new_log(owner, writer, reader) as connection:
+        return insert_first_checkpoint(connection, signers)
+
+
+def move_log(
+    path: Path, owner: PostgresLog, verifiers: Sequence[LogVerifier], *, writer: str, reader: str
+) -> Checkpoint:
+    """Copy the log at `path` into an empty database; return its head, proven in the new place.
+
+    Args:
+        path: a log in a file that no writer holds.
+        owner: the database, as `create_log` takes it.
+        verifiers: the log's public keys, old ones included.
+        writer: as `create_log` takes it.
+        reader: as `create_log` takes it.
+
+    Raises:
+        AuditCorrupt: the head is not proven, here or there.
+        WriterLocked: somebody is writing to the file.
+        AuditRefused, LogExists, LogUnusable: as `create_log`.
+    """
+    hold = take_hold(path)
+    try:
+        with snapshot(hold.engine, path) as source, _new_log(owner, writer, reader) as connection:
+            require_revision(source)
+            require_own_schema(source, path)
+            head = recover_head(source, verifiers).checkpoint
+            with _fence_down(connection):
+                for table in metadata.sorted_tables:
+                    _copy(source, connection, table)
+            if recover_head(connection, verifiers).checkpoint != head:
+                raise AuditCorrupt(None, "the copy has another head", path=owner)
+            return head
+    finally:
+        hold.let_go()
+
+
+@contextmanager
+def _new_log(owner: PostgresLog, writer: str, reader: str) -> Iterator[Connection]:
+    """Make the tables and grant the rights, and let the caller fill them in the same transaction."""
     for role in (writer, reader):
         if not _ROLE_NAME.fullmatch(role):
             raise AuditRefused(f"{role!r} is not a plain role name")
@@ -49,9 +98,25 @@ def create_log(owner: PostgresLog, signers: Sequence[LogSigner], *, writer: str,
             connection.execute(text("CREATE SCHEMA cloister"))
             apply_migrations(connection)
             _grant(connection, writer, reader)
-            return insert_first_checkpoint(connection, signers)
+            yield connection
     finally:
         engine.dispose()
+
+
+@contextmanager
+def _fence_down(connection: Connection) -> Iterator[None]:
+    """Let old rows in; nobody else sees these tables before the transaction is done."""
+    for table in metadata.tables:
+        connection.execute(text(f"ALTER TABLE cloister.{table} DISABLE TRIGGER USER"))
+    yield
+    for table, trigger in POSTGRES_TRIGGERS:
+        connection.execute(text(f"ALTER TABLE cloister.{table} ENABLE ALWAYS TRIGGER {trigger}"))
+
+
+def _copy(source: Connection, target: Connection, table: Table) -> None:
+    rows = source.execute(select(table).execution_options(yield_per=_ROWS_PER_COPY))
+    for part in rows.partitions():
+        bulk_insert(target, table, [tuple(row) for row in part])
 
 
 def _require_three_roles(connection: Connection, owner: PostgresLog, writer: str, reader: str) -> None:

@@ -17,6 +17,7 @@ from appliance.audit_trail import PAIRING
 from appliance.cli.audit.evidence_files import read_vkey
 from appliance.cli.audit.files import report_text
 from appliance.cli.client import ApplianceClient, ClientRefused
+from appliance.cli.own_log import own_log
 from appliance.cli.refusals import exits_cleanly, leave
 from appliance.cli.sample import ASKING, NOTE, QUESTION
 from audit.checkpoint import LogVerifier
@@ -56,7 +57,7 @@ def demo(
     with tempfile.TemporaryDirectory(prefix="cloister-demo-") as scratch:
         folder = keep or Path(scratch) / "log"
         _heading("5. Export the log and verify the copy from its bytes")
-        export_log(auditor.layout.audit_db, folder, verifier)
+        export_log(own_log(), folder, verifier)
         _verify(folder, verifier, expect_sound=True)
         _heading("6. Flip one bit in the copy and verify again")
         _flip_one_bit(folder, index)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import sys
 from collections.abc import Callable
-from typing import ParamSpec
+from typing import NoReturn, ParamSpec
 
 import httpx
 import typer
@@ -70,7 +70,7 @@ def said(refusal: BaseException) -> str:
     return str(refusal) or type(refusal).__name__
 
 
-def leave(message: str, exit_code: int) -> None:
+def leave(message: str, exit_code: int) -> NoReturn:
     """Say why, and end with the code."""
     print(f"cloister: {message}", file=sys.stderr)
     raise typer.Exit(exit_code)

@@ -3,7 +3,7 @@
 var/                        mode 0700, every folder 0700, every file 0600
 ├── trust/                  root.<n>.json, and the fingerprint that pins the first
 ├── secrets/                pepper of the API keys, key-encryption key of the subject keys, their ids
-├── log/                    audit.db, signing.key, verifier.vkey
+├── log/                    audit.db (or `moved_to`, when the log lies in PostgreSQL), signing.key, verifier.vkey
 ├── siem/                   <digest>.json, the cursor of one destination of a copy; made when there is one
 ├── keys.db                 API keys, without secrets
 ├── subject_keys.db         what makes commitments provable; destroyed per subject
@@ -76,6 +76,11 @@ class StateLayout:
     def audit_db(self) -> Path:
         """The log."""
         return self.log / "audit.db"
+
+    @property
+    def log_moved_to(self) -> Path:
+        """Names the PostgreSQL database that holds the log instead of `audit_db`."""
+        return self.log / "moved_to"
 
     @property
     def log_signing_key(self) -> Path:

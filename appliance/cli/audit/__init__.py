@@ -11,6 +11,7 @@ from appliance.cli.audit import (
     evidence,
     files,
     holds,
+    postgresql,
     proofs,
     prunings,
     reconciliation,
@@ -34,6 +35,7 @@ for verb in (
     reconciliation.reconcile,
     siem.siem_check,
     evidence.evidence,
+    postgresql.move_to_postgresql,
 ):
     app.command()(verb)
 app.command("erase")(erasures.erase)

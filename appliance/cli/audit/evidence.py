@@ -13,6 +13,7 @@ import typer
 from appliance.audit_trail import PAIRING
 from appliance.cli.audit.evidence_files import read_vkey
 from appliance.cli.client import ApplianceClient
+from appliance.cli.own_log import own_log
 from appliance.cli.refusals import WRONG_USAGE, exits_cleanly, leave
 from appliance.pack_attachments import Attachments, collect_attachments
 from audit.errors import LogExists
@@ -75,7 +76,7 @@ def _make(
         absent=attached.absent,
     )
     with drafting(folder) as draft:
-        made = write_pack(layout.audit_db, draft, verifier, pack_order)
+        made = write_pack(own_log(), draft, verifier, pack_order)
         answer = client.post(f"/audit/evidence/{started['id']}/made", dataclasses.asdict(made)).json()
         growth = tuple(bytes.fromhex(node) for node in answer["growth"])
         seal_pack(draft, Seal(answer["leaf"].encode(), answer["proof"], growth), [verifier])
@@ -83,7 +84,7 @@ def _make(
 
 
 def _attachments(client: ApplianceClient) -> Attachments:
-    with AuditReader(client.layout.audit_db) as reader:
+    with AuditReader(own_log()) as reader:
         return collect_attachments(client.layout, reader)
 
 

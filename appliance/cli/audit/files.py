@@ -12,11 +12,13 @@ import typer
 from appliance.audit_trail import PAIRING
 from appliance.cli.audit.arguments import Json
 from appliance.cli.audit.evidence_files import read_checkpoint, read_vkey
-from appliance.cli.refusals import INTEGRITY, exits_cleanly, leave
+from appliance.cli.own_log import own_log
+from appliance.cli.refusals import INTEGRITY, WRONG_USAGE, exits_cleanly, leave
 from appliance.keeping.pruning import export_digest
 from appliance.settings import read_settings
 from appliance.state.layout import StateLayout
 from audit.export import export_log
+from audit.location import LocationRefused, LogLocation, parse_location
 from audit.report import Report, printable
 from audit.tiles import VKEY_NAME
 from audit.verify import verify_log
@@ -28,14 +30,16 @@ SHOWN_FINDINGS = 20
 def export(folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="A folder that does not exist yet.")]) -> None:
     """Write the log of the state folder as C2SP tlog-tiles with its public key."""
     layout = StateLayout(read_settings().state_dir.resolve())
-    checkpoint = export_log(layout.audit_db, folder, read_vkey(layout.log_vkey))
+    checkpoint = export_log(own_log(), folder, read_vkey(layout.log_vkey))
     print(f"{checkpoint.size} entries in {folder}; verify by: cloister audit verify {folder}")
     print(f"digest {export_digest(folder)}")
 
 
 @exits_cleanly
 def verify(
-    path: Annotated[Path | None, typer.Argument(metavar="[PATH]", help="An exported folder or a log file.")] = None,
+    log: Annotated[
+        str | None, typer.Argument(metavar="[LOG]", help="An exported folder, a log file or a PostgreSQL log's URL.")
+    ] = None,
     vkey: Annotated[Path | None, typer.Option("--vkey", help="The log's public key, kept by you.")] = None,
     checkpoint: Annotated[
         list[Path] | None, typer.Option("--checkpoint", help="A checkpoint that you kept; may be given again.")
@@ -45,8 +49,8 @@ def verify(
 ) -> None:
     """Check every leaf, node, head and request from bytes alone; name each place that is wrong."""
     layout = StateLayout(read_settings().state_dir.resolve())
-    source = path or layout.audit_db
-    key_file = vkey or (source / VKEY_NAME if source.is_dir() else layout.log_vkey)
+    source = own_log() if log is None else _location(log)
+    key_file = vkey or (source / VKEY_NAME if isinstance(source, Path) and source.is_dir() else layout.log_vkey)
     verifier = read_vkey(key_file)
     known_notes = [read_checkpoint(file, verifier) for file in checkpoint or ()]
     report = verify_log(source, [verifier], PAIRING, known_notes=known_notes)
@@ -56,6 +60,13 @@ def verify(
     print(json.dumps(_report_json(report), indent=2) if as_json else report_text(report))
     if not report.ok:
         leave("the log does not verify", INTEGRITY)
+
+
+def _location(text: str) -> LogLocation:
+    try:
+        return parse_location(text)
+    except LocationRefused as refusal:
+        leave(str(refusal), WRONG_USAGE)
 
 
 def report_text(report: Report) -> str:

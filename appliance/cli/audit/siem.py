@@ -11,9 +11,8 @@ from typing import Annotated
 import typer
 
 from appliance.cli.audit.arguments import Json
+from appliance.cli.own_log import own_log
 from appliance.cli.refusals import INTEGRITY, WRONG_USAGE, exits_cleanly, leave
-from appliance.settings import read_settings
-from appliance.state.layout import StateLayout
 from audit.reader import AuditReader
 from audit.report import printable
 from audit.siem.copy_check import CopyReport, check_copy
@@ -31,14 +30,13 @@ def siem_check(
     as_json: Json = False,
 ) -> None:
     """Check that a SIEM's copy has every entry of the log, unaltered; name what is missing."""
-    layout = StateLayout(read_settings().state_dir.resolve())
     with ExitStack() as opened:
         streams = []
         for file in files:
             if not file.is_file():
                 leave(f"there is no file at {file}", WRONG_USAGE)
             streams.append((str(file), opened.enter_context(file.open("rb"))))
-        reader = opened.enter_context(AuditReader(layout.audit_db))
+        reader = opened.enter_context(AuditReader(own_log()))
         report = check_copy(streams, reader, from_index=from_index)
     print(json.dumps({"ok": report.ok, **dataclasses.asdict(report)}) if as_json else copy_text(report))
     if not report.ok:
