@@ -12,6 +12,7 @@ TEXT_FIELDS = (
     "label",
     "model_root",
     "outcome",
+    "policy",
     "role",
     "route",
     "subject",
@@ -20,7 +21,7 @@ TEXT_FIELDS = (
 """Compared with = and !=, as they are written, case and all."""
 RANGE_FIELDS = ("index", "time")
 """Compared with = != < <= > >=."""
-MANY_VALUED = frozenset({"role"})
+MANY_VALUED = frozenset({"policy", "role"})
 """A leaf can hold several values of these: `=` asks whether one of them is it."""
 RANGE_END = 2**53
 """Beyond every index and every microsecond that a leaf can hold."""

@@ -5,6 +5,7 @@ Pure.
 
 from __future__ import annotations
 
+from audit.beside import policy_ids
 from audit.leaf import Leaf
 from audit.search.expression import And, Equal, Expression, Not, Or, Within
 from audit.search.fields import TEXT_FIELDS
@@ -17,6 +18,8 @@ def values_of(leaf: Leaf, name: str) -> tuple[str, ...]:
     assert name in TEXT_FIELDS, name
     if name == "role":
         return (leaf.event.role, *leaf.event.role.split(","))
+    if name == "policy":
+        return policy_ids(leaf.event)
     if name in _EVENT_FIELDS:
         return (str(getattr(leaf.event, name)),)
     value = leaf.event.facts.get(name)

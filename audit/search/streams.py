@@ -9,14 +9,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import ColumnElement, Connection, and_, bindparam, false, func, or_, select
+from sqlalchemy import ColumnElement, Connection, and_, bindparam, exists, false, func, or_, select
 
-from audit.schema import leaf_table
+from audit.schema import leaf_policy_table, leaf_table
 from audit.search.fields import RANGE_END
 from audit.search.normal_form import Alternative, Stretch
 
-SEEKABLE = frozenset({"actor", "decision", "kind", "label", "model_root", "outcome", "route", "tenant"})
-"""Fields with an index of their own; `subject` has one together with `kind`."""
+SEEKABLE = frozenset({"actor", "decision", "kind", "label", "model_root", "outcome", "policy", "route", "tenant"})
+"""Fields with an index of their own, `policy` in a table of its own; `subject` has one together with `kind`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,18 +28,22 @@ class Stream:
 
     def seek(self, connection: Connection, stretch: Stretch, count: int, *, newest: bool) -> list[int]:
         """Return at most `count` indexes of the stretch, from its beginning, or from its end backwards."""
-        idx = leaf_table.c.idx
-        conditions = [leaf_table.c[name] == value for name, value in self.columns]
+        idx, conditions = self._place()
         query = select(idx).where(*conditions, idx >= stretch[0], idx < stretch[1])
         query = query.order_by(idx.desc() if newest else idx).limit(count)
         return list(connection.execute(query).scalars())
 
     def among(self, connection: Connection, indexes: Sequence[int]) -> list[int]:
         """Return those of the indexes that are in the stream, in the order given; the table is not touched."""
-        conditions = [leaf_table.c[name] == value for name, value in self.columns]
-        query = select(leaf_table.c.idx).where(*conditions, leaf_table.c.idx.in_(indexes))
-        found = set(connection.execute(query).scalars())
+        idx, conditions = self._place()
+        found = set(connection.execute(select(idx).where(*conditions, idx.in_(indexes))).scalars())
         return [index for index in indexes if index in found]
+
+    def _place(self) -> tuple[ColumnElement[int], list[ColumnElement[bool]]]:
+        """Return the index column of the stream's table, and the conditions that choose the stream in it."""
+        if self.columns[0][0] == "policy":
+            return leaf_policy_table.c.idx, [leaf_policy_table.c.policy_id == self.columns[0][1]]
+        return leaf_table.c.idx, [leaf_table.c[name] == value for name, value in self.columns]
 
 
 def streams_of(alternative: Alternative) -> tuple[tuple[Stream, ...], Alternative]:
@@ -103,6 +107,9 @@ def _conditions(alternative: Alternative) -> Iterable[ColumnElement[bool]]:
 
 
 def _equal(name: str, value: str) -> ColumnElement[bool]:
+    if name == "policy":
+        here = leaf_policy_table.c.idx == leaf_table.c.idx
+        return exists().where(here, leaf_policy_table.c.policy_id == value)
     column = leaf_table.c[name] + ""
     if name != "role" or not value:
         return column == value

@@ -41,6 +41,7 @@ def story(seed: int) -> list[Event]:
         if draw.random() < 0.02:
             ts_us += draw.choice((-3_600_000_000, 3_600_000_000))
         facts = {"route": draw.choice(ROUTES), "label": draw.choice(LABELS), "outcome": draw.choice(("completed", 7))}
+        policies = draw.choice(([], ["p-1"], ["p-1", "p-2"], ["p-2", "p-2"], "p-1", [7, "p-1"]))
         events.append(
             dataclasses.replace(
                 make_event(number, draw.choice(KINDS), draw.choice(SUBJECTS), decision=draw.choice(("allow", "deny"))),
@@ -48,7 +49,7 @@ def story(seed: int) -> list[Event]:
                 actor=draw.choice(ACTORS),
                 tenant=draw.choice(TENANTS),
                 role=draw.choice(ROLES),
-                facts={name: value for name, value in facts.items() if value is not None},
+                facts={name: value for name, value in facts.items() if value is not None} | {"policy_ids": policies},
             )
         )
     return events
@@ -84,6 +85,11 @@ def _fact(name: str) -> Callable[[Event], tuple[object, ...]]:
     return lambda one: (one.facts.get(name),)
 
 
+def _policies(one: Event) -> tuple[object, ...]:
+    said = one.facts["policy_ids"]
+    return tuple(said) if isinstance(said, list) else ()
+
+
 SIGNS = {
     "=": lambda one, other: one == other,
     "!=": lambda one, other: one != other,
@@ -108,6 +114,7 @@ COMPARISONS = st.one_of(
     _text("tenant", TENANTS, lambda one: (one.tenant,)),
     _text("subject", (*SUBJECTS, "req"), lambda one: (one.subject,)),
     _text("role", (*ROLES, "operator", "%"), lambda one: (one.role, *one.role.split(","))),
+    _text("policy", ("p-1", "p-2", "p-3"), _policies),
     _text("route", ("/v1/chat/completions", "/tokenize", ""), _fact("route")),
     _text("label", ("0", "3"), _fact("label")),
     _text("outcome", ("completed", "7"), _fact("outcome")),
