@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from operator import eq
+from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, and_, bindparam, exists, false, func, or_, select
+from sqlalchemy import ColumnElement, Connection, and_, exists, false, func, or_, select, tuple_
 
 from audit.schema import leaf_policy_table, leaf_table
 from audit.search.fields import RANGE_END
@@ -28,22 +30,33 @@ class Stream:
 
     def seek(self, connection: Connection, stretch: Stretch, count: int, *, newest: bool) -> list[int]:
         """Return at most `count` indexes of the stretch, from its beginning, or from its end backwards."""
-        idx, conditions = self._place()
-        query = select(idx).where(*conditions, idx >= stretch[0], idx < stretch[1])
-        query = query.order_by(idx.desc() if newest else idx).limit(count)
+        idx, columns, values = self._place()
+        if connection.dialect.name == "postgresql":
+            # Said so that only this index has the order that is asked for: with `column = value` the planner may count
+            # on finding it soon in the order of the log, and read the whole table where it is rare.
+            place = tuple_(*columns, idx)
+            query = select(idx).where(place >= tuple_(*values, stretch[0]), place < tuple_(*values, stretch[1]))
+            query = query.where(*(column.is_not(None) for column in columns))
+            order: list[ColumnElement[Any]] = [*columns, idx]
+        else:
+            query = select(idx).where(*map(eq, columns, values), idx >= stretch[0], idx < stretch[1])
+            order = [idx]
+        query = query.order_by(*(column.desc() if newest else column for column in order)).limit(count)
         return list(connection.execute(query).scalars())
 
     def among(self, connection: Connection, indexes: Sequence[int]) -> list[int]:
-        """Return those of the indexes that are in the stream, in the order given; the table is not touched."""
-        idx, conditions = self._place()
-        found = set(connection.execute(select(idx).where(*conditions, idx.in_(indexes))).scalars())
+        """Return those of the indexes that are in the stream, in the order given."""
+        idx, columns, values = self._place()
+        query = select(idx).where(*map(eq, columns, values), idx.in_(indexes))
+        found = set(connection.execute(query).scalars())
         return [index for index in indexes if index in found]
 
-    def _place(self) -> tuple[ColumnElement[int], list[ColumnElement[bool]]]:
-        """Return the index column of the stream's table, and the conditions that choose the stream in it."""
+    def _place(self) -> tuple[ColumnElement[int], list[ColumnElement[str]], list[str]]:
+        """Return the index column of the stream's table, and the columns and values that choose the stream in it."""
+        values = [value for _, value in self.columns]
         if self.columns[0][0] == "policy":
-            return leaf_policy_table.c.idx, [leaf_policy_table.c.policy_id == self.columns[0][1]]
-        return leaf_table.c.idx, [leaf_table.c[name] == value for name, value in self.columns]
+            return leaf_policy_table.c.idx, [leaf_policy_table.c.policy_id], values
+        return leaf_table.c.idx, [leaf_table.c[name] for name, _ in self.columns], values
 
 
 def streams_of(alternative: Alternative) -> tuple[tuple[Stream, ...], Alternative]:
@@ -69,17 +82,26 @@ def with_kinds(connection: Connection, alternative: Alternative) -> tuple[Altern
     values = dict(alternative.equal)
     if "subject" not in values or "kind" in values:
         return (alternative,)
-    subject, kind = leaf_table.c.subject, leaf_table.c.kind
-    query = select(kind).where(subject == values["subject"], kind > bindparam("after")).order_by(kind).limit(1)
     found: list[Alternative] = []
-    after: str | None = ""
+    after = _next_kind(connection, values["subject"], "")
     while after is not None:
-        after = connection.execute(query, {"after": after}).scalar_one_or_none()
-        if after is not None and ("kind", after) not in alternative.differs:
+        if ("kind", after) not in alternative.differs:
             equal = tuple(sorted((*alternative.equal, ("kind", after))))
             differs = tuple(pair for pair in alternative.differs if pair[0] != "kind")
             found.append(Alternative(equal, differs, alternative.time, alternative.index))
+        after = _next_kind(connection, values["subject"], after)
     return tuple(found)
+
+
+def _next_kind(connection: Connection, wanted: str, after: str) -> str | None:
+    """Return the next kind that a subject has; one seek."""
+    subject, kind = leaf_table.c.subject, leaf_table.c.kind
+    if connection.dialect.name == "postgresql":  # as in `Stream.seek`
+        query = select(subject, kind).where(tuple_(subject, kind) > tuple_(wanted, after)).order_by(subject, kind)
+    else:
+        query = select(subject, kind).where(subject == wanted, kind > after).order_by(kind)
+    row = connection.execute(query.limit(1)).one_or_none()
+    return row.kind if row is not None and row.subject == wanted else None
 
 
 def meant_of(connection: Connection, candidates: list[int] | range, alternative: Alternative) -> list[int]:

@@ -5,15 +5,14 @@ from __future__ import annotations
 import dataclasses
 import functools
 import random
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
 from audit_log_builder import START_US, attacker, build_log, make_event
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from log_places import new_place
 from sqlalchemy import event
 
 from audit.errors import AuditCorrupt
@@ -24,7 +23,7 @@ from audit.search.expression import shown_time
 from audit.search.parser import parse_filter
 from audit.search.time_map import TimeMap
 
-NUM_LEAVES = 240
+NUM_LEAVES = 120
 KINDS = ("request:admitted", "request:completed", "request:denied", "log:read")
 ACTORS, TENANTS, SUBJECTS = ("ada", "bob", "o'brien"), ("plant", "lab"), ("req-1", "req-2", "model")
 ROLES = ("", "auditor", "auditor,operator", "developer", "audit")
@@ -55,15 +54,26 @@ def story(seed: int) -> list[Event]:
     return events
 
 
-@functools.cache
-def log_of(seed: int) -> tuple[AuditReader, list[Event]]:
-    """One log for each seed, for the whole run; small blocks of time, so that there are many."""
-    folder = Path(tempfile.mkdtemp(prefix="cloister-search-"))
-    events = story(seed)
-    build_log(folder / "audit.db", events, [NUM_LEAVES])
-    reader = AuditReader(folder / "audit.db")
-    reader._time_map = TimeMap(block_len=8)
-    return reader, events
+LogOf = Callable[[int], tuple[AuditReader, list[Event]]]
+
+
+@pytest.fixture(scope="module", params=["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)])
+def log_of(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LogOf]:
+    """One log for each seed, in each store; small blocks of time, so that there are many."""
+    server = request.getfixturevalue("postgres_server") if request.param == "postgres" else None
+    made: dict[int, tuple[AuditReader, list[Event]]] = {}
+
+    def make(seed: int) -> tuple[AuditReader, list[Event]]:
+        if seed not in made:
+            place, events = new_place(request.param, tmp_path_factory.mktemp("search"), server), story(seed)
+            place.fill(events, [NUM_LEAVES])
+            made[seed] = (AuditReader(place.reader), events)
+            made[seed][0]._time_map = TimeMap(block_len=8)
+        return made[seed]
+
+    yield make
+    for reader, _ in made.values():
+        reader.close()
 
 
 def _text(name: str, values: tuple[str, ...], read: Callable[[Event], tuple[object, ...]]) -> st.SearchStrategy:
@@ -142,7 +152,7 @@ FILTERS = st.recursive(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(
     seed=st.integers(0, 5),
     drawn=FILTERS,
@@ -150,7 +160,7 @@ FILTERS = st.recursive(
     newest=st.booleans(),
     max_examined=st.sampled_from([1, 40, 16_384]),
 )
-def test_the_pages_together_are_what_a_plain_reading_finds(seed, drawn, limit, newest, max_examined):
+def test_the_pages_together_are_what_a_plain_reading_finds(log_of: LogOf, seed, drawn, limit, newest, max_examined):
     """Whatever the log, the filter, the page length, the direction and how soon a page gives up."""
     reader, events = log_of(seed)
     text, holds = drawn
@@ -170,14 +180,19 @@ def test_the_pages_together_are_what_a_plain_reading_finds(seed, drawn, limit, n
     assert found == (wanted[::-1] if newest else wanted), text
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(seed=st.integers(0, 5), drawn=FILTERS, size=st.integers(0, NUM_LEAVES))
-def test_a_walk_at_a_size_is_the_log_as_it_was_then(seed, drawn, size):
+def test_a_walk_at_a_size_is_the_log_as_it_was_then(log_of: LogOf, seed, drawn, size):
     """What came later is not there: a recorded query can be run again and gives the same."""
     reader, events = log_of(seed)
     text, holds = drawn
     wanted = [index for index, appended in enumerate(events[:size]) if holds(index, appended)]
     assert [entry.index for entry in reader.walk(parse_filter(text), size=size)] == wanted
+
+
+PLAIN_PLANS = ("enable_seqscan", "enable_bitmapscan", "enable_sort", "enable_incremental_sort")
+"""Of PostgreSQL: with these off it still scans or sorts where there is no index to walk, and only there.  On a log of
+120 entries it would otherwise read the whole table for anything, and rightly."""
 
 
 @contextmanager
@@ -186,9 +201,15 @@ def plans_of(reader: AuditReader) -> Iterator[list[tuple[str, str]]]:
     plans: list[tuple[str, str]] = []
 
     def explain(connection: object, _: object, statement: str, parameters: tuple, *__: object) -> None:
-        if statement.startswith("SELECT"):
-            rows = connection.connection.dbapi_connection.execute(f"EXPLAIN QUERY PLAN {statement}", parameters)
-            plans.extend((statement, row[3]) for row in rows)
+        if not statement.startswith("SELECT") or "EXPLAIN" in statement:
+            return
+        raw = connection.connection.dbapi_connection
+        if connection.dialect.name == "sqlite":
+            plans.extend((statement, row[3]) for row in raw.execute(f"EXPLAIN QUERY PLAN {statement}", parameters))
+            return
+        for setting in PLAIN_PLANS:
+            raw.execute(f"SET LOCAL {setting} = off")
+        plans.extend((statement, row[0]) for row in raw.execute(f"EXPLAIN (COSTS OFF) {statement}", parameters))
 
     event.listen(reader._engine, "before_cursor_execute", explain)
     try:
@@ -199,25 +220,29 @@ def plans_of(reader: AuditReader) -> Iterator[list[tuple[str, str]]]:
 
 @settings(max_examples=150, deadline=None)
 @given(drawn=FILTERS, newest=st.booleans(), after=st.none() | st.integers(0, NUM_LEAVES))
-def test_no_filter_scans_or_sorts(drawn, newest, after):
+def test_no_filter_scans_or_sorts(log_of: LogOf, drawn, newest, after):
     """Every statement of every page is a seek in an index or by the leaf's own index, and needs no sorting."""
     reader, _ = log_of(0)
     with plans_of(reader) as plans:
         reader.entries(parse_filter(drawn[0]), after=after, limit=20, newest=newest)
-    leaf_plans = [(statement, line) for statement, line in plans if "checkpoint" not in statement]
-    for statement, line in leaf_plans:
-        assert "SCAN" not in line, (drawn[0], statement, line)
-        assert "TEMP B-TREE" not in line, (drawn[0], statement, line)
+    for statement, line in plans:
+        if "FROM leaf" in statement:
+            assert not any(word in line for word in ("SCAN", "Seq Scan", "TEMP B-TREE", "Sort")), (drawn[0], line)
 
 
-@pytest.mark.parametrize("name", ["kind", "actor", "tenant", "route", "model_root", "decision", "outcome", "label"])
-def test_a_single_condition_reads_its_index_alone(name):
+@pytest.mark.parametrize(
+    "name", ["kind", "actor", "tenant", "route", "model_root", "decision", "outcome", "label", "policy"]
+)
+def test_a_single_condition_reads_its_index_alone(log_of: LogOf, name):
     """Until the page's own leaves are fetched, the table is not touched."""
     reader, _ = log_of(0)
     with plans_of(reader) as plans:
         reader.entries(parse_filter(f"{name}=nothing:here"), limit=5)
-    (search,) = [line for _, line in plans if "leaf" in line and "idx IN" not in line and "SEARCH" in line][:1]
-    assert f"USING COVERING INDEX leaf_{name} ({name}=? AND rowid>? AND rowid<?)" in search
+    lines = [line.strip() for statement, line in plans if " IN (" not in statement and "checkpoint" not in statement]
+    index = "leaf_policy_policy_id" if name == "policy" else f"leaf_{name}"
+    searches = [line for line in lines if f"INDEX {index} " in line or f"Index Only Scan using {index} " in line]
+    assert len(searches) == 1, lines
+    assert "COVERING" in searches[0] or "Only" in searches[0]
 
 
 ATTACKS = {
@@ -237,7 +262,7 @@ ATTACKS = {
 
 @pytest.mark.parametrize("attack", ATTACKS.values(), ids=ATTACKS.keys())
 @pytest.mark.parametrize("name", ["actor", "kind", "subject", "role", "route"])
-def test_a_value_stays_a_value(name, attack):
+def test_a_value_stays_a_value(log_of: LogOf, name, attack):
     """It finds what equals it, which is nothing, and everything is as it was; its negation finds everything."""
     reader, _ = log_of(0)
     escaped = attack.replace("\\", "\\\\").replace('"', '\\"')
