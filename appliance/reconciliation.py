@@ -1,9 +1,9 @@
 """Hold the log's account of each run against itself and against the engine's own counters.
 
 Pure: leaves in, a value out.  Laws that are checked, run by run: every `request:admitted` has exactly one terminal
-record; the tokens that the terminal records say the engine gave, plus what it gave after a request's account was closed
-(`late`), are the tokens that the engine counted.  While requests run their tokens are counted and not recorded yet, so
-the log may say less than the engine, never more.
+record, every `replay:started` its one end; the tokens that these ends say the engine gave, plus what it gave after an
+account was closed (`late`), are the tokens that the engine counted.  While requests run their tokens are counted and
+not recorded yet, so the log may say less than the engine, never more.
 
 A run is one opening of the log (its epoch).  A run that was killed has no closing counters: its requests are accounted
 for, its tokens cannot be, and that is said rather than guessed.
@@ -16,11 +16,17 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from appliance.audit_trail import PAIRING, Kind
+from appliance.audit_trail import PAIRING, REPLAY_PAIRING, Kind
 from audit.event import JsonValue
 from audit.leaf import Leaf
 
 TOKENS = ("prompt_tokens", "cached_tokens", "output_tokens")
+_OPENINGS = frozenset({PAIRING.opening, REPLAY_PAIRING.opening})
+_ENDS = {
+    **dict.fromkeys(PAIRING.terminals, "admitted_index"),
+    **dict.fromkeys(REPLAY_PAIRING.terminals, "started_index"),
+}
+"""Kind of an end -> the fact that names its beginning."""
 MAX_NAMED = 100
 """Findings and open requests that are named per run; all are counted."""
 
@@ -57,11 +63,12 @@ class RunAccount:
     first_index: int
     last_index: int
     num_admitted: int
+    num_replays: int
     ends: Mapping[str, int]
-    """Terminal kind -> requests of this run that ended so, also those whose end a later run wrote."""
+    """Kind of end -> requests and replays of this run that ended so, also those whose end a later run wrote."""
     num_open: int
     open_requests: tuple[tuple[str, int], ...]
-    """(request id, index of its admission) of the first of them."""
+    """(request id, index of its beginning) of the first requests and replays that have no end yet."""
     recorded: Mapping[str, int]
     """Tokens that the terminal records account for."""
     counted: Mapping[str, int] | None
@@ -117,10 +124,10 @@ class _Run:
     first_index: int
     goes_on: bool
     last_index: int = 0
-    num_admitted: int = 0
+    num_begun: Counter[str] = field(default_factory=Counter)
     ends: Counter[str] = field(default_factory=Counter)
     open: dict[str, int] = field(default_factory=dict)
-    """Request id -> index of its admission."""
+    """Request id -> index of its beginning."""
     recorded: Counter[str] = field(default_factory=Counter)
     num_without_usage: int = 0
     """Terminal records that say nothing of the engine's tokens: of an older release."""
@@ -146,20 +153,20 @@ class _Run:
         self.counters, self.late, self.counted_by = total, late, by
 
     def end(self, leaf: Leaf) -> None:
-        """Take a terminal record of a request that is open."""
+        """Take the end of what is open."""
         del self.open[leaf.event.subject]
         self.ends[leaf.event.kind] += 1
         usage = _tokens(leaf.event.facts.get("engine"))
         if usage is not None:
             self.recorded.update(usage)
-        elif leaf.event.kind != Kind.REQUEST_ABANDONED:
+        elif leaf.event.facts.get("outcome") != "abandoned":
             self.num_without_usage += 1
 
     def close(self) -> RunAccount:
         """Judge."""
         if not self.goes_on:
             for subject, index in self.open.items():
-                self.find("this request was admitted and has no end", index, subject)
+                self.find("this request began and has no end", index, subject)
         counted = self._counted()
         if counted is not None:
             self._compare(counted)
@@ -168,7 +175,8 @@ class _Run:
             boot_id=self.boot_id,
             first_index=self.first_index,
             last_index=self.last_index,
-            num_admitted=self.num_admitted,
+            num_admitted=self.num_begun[PAIRING.opening],
+            num_replays=self.num_begun[REPLAY_PAIRING.opening],
             ends=dict(sorted(self.ends.items())),
             num_open=len(self.open),
             open_requests=tuple(self.open.items())[:MAX_NAMED],
@@ -207,12 +215,12 @@ class _Accounting:
         run = self._run_of(leaf)
         run.last_index = leaf.index
         kind, subject = leaf.event.kind, leaf.event.subject
-        if kind == PAIRING.opening:
+        if kind in _OPENINGS:
             if subject in run.open:
-                run.find("this request was admitted twice", leaf.index, subject)
-            run.num_admitted += 1
+                run.find("this request began twice", leaf.index, subject)
+            run.num_begun[kind] += 1
             run.open[subject] = leaf.index
-        elif kind in PAIRING.terminals:
+        elif kind in _ENDS:
             self._end(run, leaf)
         elif kind in (Kind.ENGINE_DIED, Kind.APPLIANCE_STOPPED):
             run.count(leaf.event.facts.get("engine"), kind, leaf.index)
@@ -235,17 +243,15 @@ class _Accounting:
         """Find the run whose request it is: an abandoned one is ended by the run after it."""
         subject = leaf.event.subject
         owner = next((run for run in self.runs.values() if subject in run.open), None)
-        admitted_index = leaf.event.facts.get("admitted_index")
+        named = leaf.event.facts.get(_ENDS[leaf.event.kind])
         if owner is not None:
-            if admitted_index != owner.open[subject]:
-                owner.find(
-                    f"this end names admission {admitted_index}, its own is {owner.open[subject]}", leaf.index, subject
-                )
+            if named != owner.open[subject]:
+                owner.find(f"this end names entry {named}, it began at {owner.open[subject]}", leaf.index, subject)
             owner.end(leaf)
-        elif isinstance(admitted_index, int) and admitted_index < (self._first_index or 0):
+        elif isinstance(named, int) and named < (self._first_index or 0):
             return  # of a run before the first that is looked at
         else:
-            writing.find("this end has no open admission: ended twice, or never admitted", leaf.index, subject)
+            writing.find("nothing is open that this ends: it ended twice, or never began", leaf.index, subject)
             usage = _tokens(leaf.event.facts.get("engine"))
             if usage is not None:
                 writing.recorded.update(usage)

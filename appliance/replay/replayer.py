@@ -53,6 +53,7 @@ from appliance.served_model import ServedModel
 from audit.errors import AuditError, EntryNotFound, KeyRefused, SubjectErased
 from audit.event import JsonValue, Receipt
 from audit.reader import AuditReader
+from engine.request import NO_USAGE, SequenceUsage
 from policies.decision import Allow
 
 LOG = structlog.get_logger("cloister.replay")
@@ -90,6 +91,8 @@ class _Replay:
     num_runs: int = 0
     num_prompt_tokens: int = 0
     num_completion_tokens: int = 0
+    engine_usage: SequenceUsage = NO_USAGE
+    """What all runs cost the engine."""
 
     def abandon(self, reason: str) -> None:
         """Cancel what runs, and begin nothing more."""
@@ -170,7 +173,7 @@ class Replayer:
             except BaseException as failure:  # noqa: BLE001 - the end is owed whatever it was
                 verdict = _refusal(failure, present.asking.request_id)
             counts = (present.num_runs, present.num_prompt_tokens, present.num_completion_tokens)
-            facts = ended_facts(present.asking, present.index, started, verdict, *counts)
+            facts = ended_facts(present.asking, present.index, started, verdict, *counts, present.engine_usage)
             ended = await self._append(Kind.REPLAY_ENDED, present, facts)
         finally:
             deadline.cancel()
@@ -259,6 +262,7 @@ class Replayer:
         secret = secrets.token_bytes(32)  # of this run alone: nothing cached is found, and nothing found later
         await Generation(self._engine, self._trail.clock, NotCounted(), secret, priority=PRIORITY).run(running)
         present.num_runs += 1
+        present.engine_usage = present.engine_usage.plus(running.engine_usage())
         usage = running.usage()
         present.num_prompt_tokens += usage.prompt_tokens
         present.num_completion_tokens += usage.completion_tokens

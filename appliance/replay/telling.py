@@ -6,7 +6,9 @@ from appliance.errors import ApplianceError
 from appliance.gate import Asking
 from appliance.replay.content import ReplayContent
 from appliance.replay.verdict import NAMES, Difference, NotReproduced, NotReproducibleHere, Reproduced, Verdict, Why
+from appliance.run_counters import usage_facts
 from audit.event import JsonValue, Receipt
+from engine.request import SequenceUsage
 
 
 def started_facts(asking: Asking, index: int, content: ReplayContent | None) -> dict[str, JsonValue]:
@@ -26,6 +28,7 @@ def ended_facts(
     num_runs: int,
     num_prompt_tokens: int,
     num_completion_tokens: int,
+    engine_usage: SequenceUsage,
 ) -> dict[str, JsonValue]:
     """Give the facts of `replay:ended`."""
     told = _no_verdict(verdict) if isinstance(verdict, ApplianceError) else verdict_facts(verdict)
@@ -33,6 +36,7 @@ def ended_facts(
         **_asked(asking),
         **told,
         "completion_tokens": num_completion_tokens,
+        "engine": usage_facts(engine_usage),
         "num_runs": num_runs,
         "outcome": _outcome(verdict),
         "prompt_tokens": num_prompt_tokens,

@@ -87,7 +87,7 @@ def test_a_lost_terminal_is_found() -> None:
     assert found.verdict is Verdict.UNBALANCED
     [run] = found.runs
     assert (run.num_open, run.open_requests) == (1, (("b", 2),))
-    assert findings(found)[0] == ("this request was admitted and has no end", 2)
+    assert findings(found)[0] == ("this request began and has no end", 2)
     assert run.recorded["output_tokens"] == 10
 
 
@@ -107,7 +107,7 @@ def test_tokens_counted_twice_are_found(place: str) -> None:
     assert found.verdict is Verdict.UNBALANCED
     whats = [what for what, _ in findings(found)]
     assert any("15 output_tokens, the engine counted 10: counted twice" in what for what in whats)
-    assert any("ended twice" in what for what in whats) == (place == "by a second record")
+    assert any("it ended twice" in what for what in whats) == (place == "by a second record")
 
 
 def test_tokens_that_nobody_recorded_are_found() -> None:
@@ -127,7 +127,7 @@ def test_an_end_without_an_admission_is_found() -> None:
     script.end("ghost", 1)
     script.add(Kind.APPLIANCE_STOPPED, engine=engine(10, 4, 5))
     found = script.account()
-    assert ("this end has no open admission: ended twice, or never admitted", 3) in findings(found)
+    assert ("nothing is open that this ends: it ended twice, or never began", 3) in findings(found)
 
 
 def test_an_end_that_names_another_admission_is_found() -> None:
@@ -138,7 +138,7 @@ def test_an_end_that_names_another_admission_is_found() -> None:
         script.leaves[4],
         event=replace(script.leaves[4].event, facts={**script.leaves[4].event.facts, "admitted_index": 1}),
     )
-    assert findings(script.account()) == [("this end names admission 1, its own is 2", 4)]
+    assert findings(script.account()) == [("this end names entry 1, it began at 2", 4)]
 
 
 def test_a_second_admission_is_found() -> None:
@@ -148,7 +148,7 @@ def test_a_second_admission_is_found() -> None:
     script.admit("a")
     index = script.admit("a")
     script.end("a", index)
-    assert findings(script.account(engine(10, 4, 5))) == [("this request was admitted twice", 2)]
+    assert findings(script.account(engine(10, 4, 5))) == [("this request began twice", 2)]
 
 
 def test_counters_that_go_back_are_found() -> None:
@@ -200,7 +200,7 @@ def test_a_killed_run_whose_requests_nobody_ended_is_found() -> None:
     script.admit("b")
     script.epoch = 2
     script.add(Kind.APPLIANCE_STARTED)
-    assert findings(script.account()) == [("this request was admitted and has no end", 1)]
+    assert findings(script.account()) == [("this request began and has no end", 1)]
 
 
 @pytest.mark.parametrize(
@@ -221,6 +221,21 @@ def test_records_without_the_engines_tokens_make_no_verdict_over_tokens() -> Non
     script.add(Kind.REQUEST_COMPLETED, "a", admitted_index=script.admit("a"))
     script.add(Kind.APPLIANCE_STOPPED, engine=engine(10, 4, 5))
     assert script.account().verdict is Verdict.UNCOUNTED
+
+
+def test_a_replays_tokens_belong_to_the_account() -> None:
+    """The engine counts them too; a replay that runs leaves the account open, one that was lost is found."""
+    script = Script()
+    script.serve("a")
+    started = script.add(Kind.REPLAY_STARTED, "again").index
+    assert script.account(engine(20, 4, 7)).verdict is Verdict.OPEN
+    usage = dict(zip(TOKENS, (10, 0, 5), strict=True))
+    script.add(Kind.REPLAY_ENDED, "again", started_index=started, engine=usage, outcome="completed")
+    found = script.account(engine(20, 4, 10))
+    assert (found.verdict, findings(found)) == (Verdict.BALANCED, [])
+    assert (found.runs[0].num_admitted, found.runs[0].num_replays) == (1, 1)
+    lost = [*script.leaves[:-1], script.add(Kind.APPLIANCE_STOPPED, engine=engine(20, 4, 10))]
+    assert findings(reconcile(lost))[0] == ("this request began and has no end", started)
 
 
 def test_nothing_balances() -> None:

@@ -36,10 +36,10 @@ def reconciliation_text(found: dict[str, Any]) -> str:
 
 
 def _run_lines(run: dict[str, Any]) -> list[str]:
-    ends = ", ".join(f"{count} {kind.partition(':')[2]}" for kind, count in run["ends"].items()) or "none ended"
+    ends = ", ".join(f"{count} {kind}" for kind, count in run["ends"].items()) or "none ended"
     lines = [
         f"run {run['epoch']}, entries {run['first_index']} to {run['last_index']}: {run['verdict']}",
-        f"  {run['num_admitted']} admitted: {ends}; {run['num_open']} still running",
+        f"  {run['num_admitted']} requests and {run['num_replays']} replays: {ends}; {run['num_open']} still running",
     ]
     if run["counted"] is None:
         lines.append("  the engine's counters of this run are not known: it was killed, or is of an older release")
