@@ -48,10 +48,12 @@ from appliance.state.layout import StateLayout
 from appliance.state.opening import OpenState, hold_state, open_state
 from audit.event import JsonValue
 from audit.reader import AuditReader
+from audit.writer import WriterState
 from engine.service import EngineService
 from policies.bundle import load_bundle
 
 LOG = structlog.get_logger("cloister.app")
+CLOCK_VALUES = {"synchronised": 1, "unsynchronised": 0, "unknown": -1}
 T = TypeVar("T")
 
 
@@ -115,6 +117,11 @@ class Appliance:
         """Bring the gauges up to date that nobody pushes."""
         self.metrics.admitting.set(0 if self.obstacles() else 1)
         self.metrics.tree_size.set(self.log_size())
+        self.metrics.waiting.set(self.log.writer.num_waiting)
+        self.metrics.halted.set(self.log.writer.state is WriterState.HALTED)
+        commit = self.log.activity.newest_commit
+        self.metrics.last_commit.set(0 if commit is None else commit.at_us / 1e6)
+        self.metrics.clock_synchronised.set(CLOCK_VALUES[self.log.clock.state().word])
         for exporter in self.log.exports.exporters:
             self.metrics.exported(exporter.destination.text, exporter.status, self.log_size())
 

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Protocol
 
+from appliance.clock_state import UNKNOWN
 from appliance.identity.principal import Principal
 from audit.errors import AuditInterrupted, AuditQueueFull
 from audit.event import Event, Floor, JsonValue, Receipt, SealedContent
@@ -33,6 +34,7 @@ class Kind(StrEnum):
     APPLIANCE_STARTED = "appliance:started"
     APPLIANCE_STOPPED = "appliance:stopped"
     AUTH_REFUSED = "auth:refused"
+    CLOCK_CHANGED = "clock:changed"
     CONTENT_CHECKED = "content:checked"
     CONTENT_SHOWN = "content:shown"
     ENGINE_DIED = "engine:died"
@@ -46,6 +48,8 @@ class Kind(StrEnum):
     HOLD_RELEASE_PROPOSED = "hold_release:proposed"
     KEY_REVOKED = "key:revoked"
     KEYS_LISTED = "keys:listed"
+    LOG_FILLING = "log:filling"
+    LOG_HALTED = "log:halted"
     LOG_PRUNED = "log:pruned"
     LOG_READ = "log:read"
     MODEL_LOADED = "model:loaded"
@@ -121,6 +125,8 @@ class Clock:
 
     utc_us: Callable[[], int] = lambda: time.time_ns() // 1000
     monotonic_ns: Callable[[], int] = time.monotonic_ns
+    state: Callable[[], str] = lambda: UNKNOWN.word
+    """Whether a time source keeps it; see `appliance.clock_state`."""
 
 
 class AuditTrail:
@@ -263,7 +269,7 @@ class AuditTrail:
             role=",".join(actor.roles),
             tenant=actor.tenant,
             subject=subject,
-            facts={"trust": self._trust, **facts},
+            facts={"trust": self._trust, "clock_state": self._clock.state(), **facts},
         )
 
 

@@ -54,17 +54,9 @@ class ExportWatch:
         for exporter in self._exports.exporters:
             await self._examine(exporter)
 
-    def failing_code(self, status: ExportStatus) -> str | None:
-        """Tell why a destination counts as failing now, if it does."""
-        if status.failure_code is not None:
-            return status.failure_code
-        busy_since = status.busy_since
-        is_late = busy_since is not None and self._monotonic() - busy_since > self._deadline_s
-        return "sink_late" if is_late else None
-
     async def _examine(self, exporter: Exporter) -> None:
         text, status = exporter.destination.text, exporter.status
-        code = self.failing_code(status)
+        code = failing_code(status, self._monotonic(), self._deadline_s)
         facts: dict[str, JsonValue] = {
             "format": exporter.destination.format.value,
             "transport": exporter.destination.transport.value,
@@ -81,6 +73,14 @@ class ExportWatch:
             LOG.info("export_recovered", destination=text, **facts)
             await self._trail.append(Kind.EXPORT_RECOVERED, SYSTEM, text, facts)
             self._failing.discard(text)
+
+
+def failing_code(status: ExportStatus, now: float, deadline_s: float) -> str | None:
+    """Tell why a destination counts as failing now, if it does."""
+    if status.failure_code is not None:
+        return status.failure_code
+    is_late = status.busy_since is not None and now - status.busy_since > deadline_s
+    return "sink_late" if is_late else None
 
 
 def _was_failing(reader: AuditReader, destination: str) -> bool:

@@ -19,10 +19,15 @@ import structlog
 
 from appliance.admission import AdmissionDoor
 from appliance.audit_trail import PAIRING, REPLAY_PAIRING, SYSTEM, AuditTrail, Clock, Kind
+from appliance.capacity_watch import CapacityWatch
+from appliance.clock_state import ClockWatch
+from appliance.clock_watch import ClockChanges
 from appliance.export_watch import ExportWatch
+from appliance.halt_note import Halt, HaltNote, record_last_halt
 from appliance.keeping.erasure import finish_after_restart
 from appliance.log_activity import LogActivity
 from appliance.log_location import find_log
+from appliance.log_status import measure_condition
 from appliance.log_watch import LogWatch
 from appliance.metrics import ServingMetrics
 from appliance.recorder import LOG_AWAY_OBSTACLE, LOG_OBSTACLE
@@ -51,6 +56,7 @@ class OpenLog:
     exports: SiemExports = field(default_factory=SiemExports)
     activity: LogActivity = field(default_factory=LogActivity)
     counters: RunCounters = field(default_factory=RunCounters)
+    clock: ClockWatch = field(default_factory=ClockWatch)
 
 
 class _MeasuredSink:
@@ -94,9 +100,11 @@ async def open_log(
     Raises:
         AuditError: names the file at fault and the remedy.
     """
-    activity, counters = LogActivity(), RunCounters()
+    activity, counters, clock = LogActivity(), RunCounters(), ClockWatch()
+    note = HaltNote(state.layout.halt_note)
     places = find_log(settings, state.layout)
-    writer = _open_writer(places.writer, settings, state, door, metrics, activity)
+    writer = _open_writer(places.writer, settings, state, door, metrics, activity, note)
+    size_before = writer.head.size
     closing.push_async_callback(asyncio.to_thread, writer.close)
     keyring = closing.enter_context(SubjectKeyring(state.layout.subject_keys_db, state.kek))
     reader = closing.enter_context(AuditReader(places.reader))
@@ -104,10 +112,11 @@ async def open_log(
     def is_away() -> bool:
         return door.stands(LOG_AWAY_OBSTACLE.code)
 
+    clocks = Clock(state=lambda: clock.state().word)
     trail = AuditTrail(
         _MeasuredSink(writer, metrics, activity),
         keyring,
-        Clock(),
+        clocks,
         trust=state.trust_root.trust,
         is_away=is_away,
     )
@@ -116,12 +125,25 @@ async def open_log(
     closing.push_async_callback(asyncio.to_thread, exports.close)
     activity.listen(exports.wake)
     closing.push_async_callback(_record_stop, trail, writer, counters)
+    changes = ClockChanges(clock, trail)
     await trail.append(Kind.APPLIANCE_STARTED, SYSTEM, "appliance", start_facts)
+    await record_last_halt(note, trail, reader, epoch=writer.epoch, size=size_before)
     await _close_what_was_left_open(trail, reader)
     await finish_after_restart(trail, reader, keyring)
-    watch.start([ExportWatch(exports, trail, reader, lambda: writer.head.size, settings.siem_deadline_s)])
+    watch.start(
+        [
+            ExportWatch(exports, trail, reader, lambda: writer.head.size, settings.siem_deadline_s),
+            CapacityWatch(
+                lambda: measure_condition(reader, clocks.utc_us(), settings.min_free_bytes),
+                metrics.measured,
+                trail,
+                settings.min_free_bytes,
+            ),
+            changes,
+        ]
+    )
     closing.push_async_callback(watch.close)
-    return OpenLog(writer, reader, trail, keyring, exports, activity, counters)
+    return OpenLog(writer, reader, trail, keyring, exports, activity, counters, clock)
 
 
 def _from_any_thread(act: Callable[[], None]) -> Callable[[], None]:
@@ -142,6 +164,7 @@ def _open_writer(
     door: AdmissionDoor,
     metrics: ServingMetrics,
     activity: LogActivity,
+    note: HaltNote,
 ) -> AuditWriter:
     loop = asyncio.get_running_loop()
 
@@ -153,6 +176,10 @@ def _open_writer(
     def on_halt(reason: str) -> None:
         LOG.error("log_halted", reason=reason)
         loop.call_soon_threadsafe(door.shut, LOG_OBSTACLE)
+        try:
+            note.write(Halt(reason, time.time_ns() // 1_000))
+        except OSError as failure:
+            LOG.error("halt_not_noted", reason=failure.strerror)  # noqa: TRY400 - the disk's word says it all
 
     def on_interruption(reason: str | None) -> None:
         if reason is None:

@@ -8,6 +8,7 @@ that a client chose.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,7 @@ from appliance.engine_metrics import EngineCollector
 from engine.request import FinishReason
 
 if TYPE_CHECKING:
+    from appliance.log_status import Condition
     from appliance.running import Running
     from audit.siem.exporter import ExportStatus
     from engine.health import EngineStats
@@ -141,6 +143,20 @@ class ServingMetrics:
             ("destination",),
             registry=self.registry,
         )
+        self._log_bytes = self._gauge("cloister_audit_bytes", "Bytes of the log's store.")
+        self._free_bytes = self._gauge("cloister_audit_free_bytes", "Free bytes of the log's disk.")
+        self._fill_ratio = self._gauge(
+            "cloister_audit_fill_ratio", "How full the log's disk is on the way to the floor: 1 at the floor."
+        )
+        self._days_left = self._gauge("cloister_audit_days_left", "Days until the floor at the last day's pace.")
+        self.waiting = self._gauge("cloister_audit_waiting", "Events that wait to be committed.")
+        self.last_commit = self._gauge(
+            "cloister_audit_last_commit_timestamp_seconds", "When the newest commit ended, since the epoch."
+        )
+        self.halted = self._gauge("cloister_audit_halted", "1 when the log has stopped for good.")
+        self.clock_synchronised = self._gauge(
+            "cloister_clock_synchronised", "1 while the kernel says that a time source keeps the clock; -1 unknown."
+        )
         self.tree_size = Gauge("cloister_audit_tree_size", "Size of the newest signed tree.", registry=self.registry)
         self.admitting = Gauge("cloister_admitting", "1 while requests are admitted.", registry=self.registry)
 
@@ -211,6 +227,17 @@ class ServingMetrics:
         self._http_request_bytes.labels(handler).observe(request_bytes)
         self._http_response_bytes.labels(handler).observe(response_bytes)
 
+    def measured(self, condition: Condition) -> None:
+        """Note the log's size and what is left of its disk; what cannot be seen is not a number."""
+        expected = condition.forecast
+        self._log_bytes.set(condition.measure.used_bytes)
+        self._free_bytes.set(_number(condition.measure.free_bytes))
+        self._fill_ratio.set(_number(expected.fill_ratio))
+        self._days_left.set(_number(expected.days_left))
+
+    def _gauge(self, name: str, text: str) -> Gauge:
+        return Gauge(name, text, registry=self.registry)
+
     def exported(self, destination: str, status: ExportStatus, tree_size: int) -> None:
         """Note how far a copy has come; destinations are those of the settings, never a client's."""
         self._siem_next_index.labels(destination).set(status.next_index)
@@ -220,3 +247,7 @@ class ServingMetrics:
     def render(self) -> bytes:
         """Give the text exposition."""
         return generate_latest(self.registry)
+
+
+def _number(value: float | None) -> float:
+    return math.nan if value is None else value

@@ -19,6 +19,9 @@ from audit.event import JsonValue
 from engine.request import SequenceUsage
 from policies.decision import Allow
 
+NO_ADAPTER = "none"
+"""This engine loads a model's own weights and nothing over them."""
+
 
 @dataclass(frozen=True, slots=True)
 class Timing:
@@ -42,6 +45,7 @@ def admitted_facts(
     Parameters can say what was asked (a bias spells words, a seed makes the same answer again), so `none` has none.
     """
     return {
+        "adapter": NO_ADAPTER,
         "commitments": commitments,
         "content_level": allow.obligations.log_level,
         "decision": "allow",
@@ -58,6 +62,7 @@ def admitted_facts(
         "policy_digest": allow.policy_digest,
         "policy_ids": list(allow.policy_ids),
         "prompt_tokens": plan.num_prompt_tokens,
+        "quantisation": model.quantization,
         "route": asking.route,
         "source": asking.source,
         "stream": request.stream,

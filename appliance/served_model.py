@@ -25,6 +25,8 @@ class ServedModel:
     """Sequences that may wait for the engine; a request that asks for more never fits."""
     vocab_size: int
     dtype: str
+    quantization: str
+    """Of the weights, as the engine read the model's own configuration."""
     engine_build: str
     """What computed the answer: engine version, torch version and arithmetic."""
     created_s: int

@@ -21,6 +21,7 @@ from audit.entry import Entry, read_entry
 from audit.errors import AuditCorrupt, AuditRefused, EntryNotFound, EntryPruned
 from audit.event import SealedContent
 from audit.location import LogLocation
+from audit.measure import LogMeasure, measure_log
 from audit.merkle import consistency_proof, growth_coordinates, inclusion_proof
 from audit.migrating import require_revision
 from audit.pairing import Pairing
@@ -216,6 +217,11 @@ class AuditReader:
         if describe(content) != said:
             raise AuditCorrupt(index, f"the sealed {phase} is not what the entry says")
         return content
+
+    def measure(self, now_us: int) -> LogMeasure:
+        """Return how large the log is and how it has grown; `now_us` in UTC microseconds."""
+        with snapshot(self._engine, self._location) as connection:
+            return measure_log(connection, self._location, _newest(connection).checkpoint.size, now_us)
 
     def floors(self) -> Floors:
         """Return below which indices contents, or whole entries, were pruned; 0 where nothing was."""

@@ -147,6 +147,11 @@ class AuditWriter:
         return self._verifiers
 
     @property
+    def place(self) -> Place:
+        """What every leaf of this opening says of where it was written."""
+        return self._place
+
+    @property
     def epoch(self) -> int:
         """This opening's number; every leaf carries it."""
         return self._place.epoch

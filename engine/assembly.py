@@ -46,5 +46,6 @@ def build_core(config: EngineConfig, before_forward: BeforeForward) -> tuple[Eng
         verify_s=loaded.report.verify_s,
         build_s=loaded.report.build_s,
         enable_prefix_cache=config.enable_prefix_cache,
+        quantization=loaded.spec.quantization,
     )
     return core, engine_info

@@ -39,6 +39,8 @@ class EngineInfo:
     build_s: float
     """Making the model of what was read."""
     enable_prefix_cache: bool
+    quantization: str
+    """Of the weights: `none` where they are stored as they are computed in."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from appliance.api.content_checks import CONTENT_CHECK_ROUTES
 from appliance.api.erasures import ERASURE_ROUTES
 from appliance.api.evidence import EVIDENCE_ROUTES
 from appliance.api.holds import HOLD_ROUTES
+from appliance.api.log_status import STATUS_ROUTES
 from appliance.api.openai_routes import OPENAI_ROUTES
 from appliance.api.operations import OPERATION_ROUTES
 from appliance.api.prunings import PRUNE_ROUTES
@@ -28,6 +29,7 @@ ROUTES: tuple[RouteSpec, ...] = (
     *RECEIPT_ROUTES,
     *REPLAY_ROUTES,
     *RECONCILIATION_ROUTES,
+    *STATUS_ROUTES,
     *ERASURE_ROUTES,
     *HOLD_ROUTES,
     *CONTENT_CHECK_ROUTES,

@@ -3,7 +3,8 @@
 var/                        mode 0700, every folder 0700, every file 0600
 ├── trust/                  root.<n>.json, and the fingerprint that pins the first
 ├── secrets/                pepper of the API keys, key-encryption key of the subject keys, their ids
-├── log/                    audit.db (or `moved_to`, when the log lies in PostgreSQL), signing.key, verifier.vkey
+├── log/                    audit.db (or `moved_to`, when the log lies in PostgreSQL), signing.key, verifier.vkey,
+│                           halted.json
 ├── siem/                   <digest>.json, the cursor of one destination of a copy; made when there is one
 ├── keys.db                 API keys, without secrets
 ├── subject_keys.db         what makes commitments provable; destroyed per subject
@@ -81,6 +82,11 @@ class StateLayout:
     def log_moved_to(self) -> Path:
         """Names the PostgreSQL database that holds the log instead of `audit_db`."""
         return self.log / "moved_to"
+
+    @property
+    def halt_note(self) -> Path:
+        """Why the log of the last run halted; blank where it did not."""
+        return self.log / "halted.json"
 
     @property
     def log_signing_key(self) -> Path:

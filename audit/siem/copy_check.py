@@ -36,8 +36,10 @@ class CopyReport:
     num_lines: int
     num_matching: int
     """Lines that stand for a leaf of the log."""
+    num_pruned: int
+    """Lines whose leaf the log gave up since, by a recorded act: the copy has it, and nothing here can say more."""
     num_repeated: int
-    """Those of them whose leaf had come before: a crash sends again, that is no fault."""
+    """Those of both whose leaf had come before: a crash sends again, that is no fault."""
     faults: tuple[CopyFault, ...]
     faults_left_out: int
     gaps: tuple[tuple[int, int], ...]
@@ -113,7 +115,9 @@ class _Checking:
         self._reader = reader
         self._seen = IndexRanges()
         self._num_lines = 0
+        self._floor = reader.floors().leaf
         self._num_matching = 0
+        self._num_pruned = 0
         self._num_repeated = 0
         self._faults: list[CopyFault] = []
         self._faults_left_out = 0
@@ -128,11 +132,12 @@ class _Checking:
                 self._add_fault(name, number, str(refusal))
         hashes = self._reader.leaf_hashes([event.index for _, event in events])
         for number, event in events:
-            fault = _fault(event, hashes)
+            fault = (_differing(event, hashes) if event.index >= self._floor else None) or _altered(event)
             if fault is not None:
                 self._add_fault(name, number, fault)
                 continue
-            self._num_matching += 1
+            self._num_matching += event.index >= self._floor
+            self._num_pruned += event.index < self._floor
             self._num_repeated += not self._seen.add(event.index)
 
     def report(self, from_index: int | None) -> CopyReport:
@@ -145,6 +150,7 @@ class _Checking:
         return CopyReport(
             num_lines=self._num_lines,
             num_matching=self._num_matching,
+            num_pruned=self._num_pruned,
             num_repeated=self._num_repeated,
             faults=tuple(self._faults),
             faults_left_out=self._faults_left_out,
@@ -163,14 +169,18 @@ class _Checking:
             self._faults_left_out += 1
 
 
-def _fault(event: CopiedEvent, hashes: Mapping[int, bytes]) -> str | None:
+def _altered(event: CopiedEvent) -> str | None:
+    if event.content_hash is not None and event.content_hash != event.leaf_hash:
+        return f"entry {event.index} was altered: its content does not have the hash that stands beside it"
+    return None
+
+
+def _differing(event: CopiedEvent, hashes: Mapping[int, bytes]) -> str | None:
     stored = hashes.get(event.index)
     if stored is None:
         return f"entry {event.index} is not in the log"
     if stored.hex() != event.leaf_hash:
         return f"entry {event.index} has another leaf hash in the log"
-    if event.content_hash is not None and event.content_hash != event.leaf_hash:
-        return f"entry {event.index} was altered: its content does not have the hash that stands beside it"
     return None
 
 

@@ -152,7 +152,8 @@ class Exporter:
         entries = self._reader.entries(after=after, limit=self._pace.max_batch_len).entries
         if not entries:
             return False
-        assert entries[0].index == cursor.next_index, f"asked after {after}, got {entries[0].index}"
+        if entries[0].index != cursor.next_index:
+            raise _pruned(cursor.next_index, entries[0].index)
         events = [self._encoded(entry) for entry in entries]
         concerns_others = any(entry.leaf.event.kind not in self._own_kinds for entry in entries)
         self._status = replace(self._status, busy_since=self._monotonic(), concerns_others=concerns_others)
@@ -169,20 +170,22 @@ class Exporter:
 
     def _stored_cursor(self) -> Cursor:
         """Read where the last run came to, and hold it against the log."""
-        stored = self._cursor_file.load()
+        stored, floor = self._cursor_file.load(), self._reader.floors().leaf
         if stored is None:
-            first = self._reader.entries(limit=1).entries
-            stored = Cursor(first[0].index if first else 0, "")
-        elif stored.next_index:
-            before = self._reader.entries(after=stored.next_index - 2, limit=1).entries
-            if not before or before[0].index != stored.next_index - 1:
+            stored = Cursor(floor, "")
+        elif stored.next_index < floor:
+            raise _pruned(stored.next_index, floor)
+        elif stored.next_index > floor:
+            last = stored.next_index - 1
+            digest = self._reader.leaf_hashes([last]).get(last)
+            if digest is None:
                 raise CursorMismatch(
-                    f"entry {stored.next_index - 1} was copied and is not in the log",
+                    f"entry {last} was copied and is not in the log",
                     hint="the log was cut or rolled back: verify it against a kept checkpoint",
                 )
-            if before[0].leaf_hash.hex() != stored.last_leaf_hash:
+            if digest.hex() != stored.last_leaf_hash:
                 raise CursorMismatch(
-                    f"entry {stored.next_index - 1} was copied with another hash",
+                    f"entry {last} was copied with another hash",
                     hint="the log was replaced: verify it against a kept checkpoint",
                 )
         self._status = replace(self._status, next_index=stored.next_index)
@@ -217,6 +220,13 @@ class Exporter:
     def _tell(self) -> None:
         if self._on_change is not None:
             self._on_change()
+
+
+def _pruned(next_index: int, floor: int) -> CursorMismatch:
+    return CursorMismatch(
+        f"entries {next_index} to {floor - 1} were pruned before they were copied",
+        hint="remove the cursor while the appliance is stopped, and the copy goes on without them",
+    )
 
 
 def _code_of(failure: AuditError | OSError, *, in_sink: bool) -> str:

@@ -119,6 +119,7 @@ def model_spec(config: dict[str, object], generation: dict[str, object]) -> Mode
                 + _token_ids(generation.get("eos_token_id"), "eos_token_id", vocab_size, GENERATION_FILE)
             )
         ),
+        quantization="none",
     )
     if num_heads % num_kv_heads:
         raise FileMalformed(CONFIG_FILE, f"{num_heads} attention heads cannot share {num_kv_heads} key-value heads")

@@ -31,3 +31,5 @@ class ModelSpec:
     bos_token_id: int | None
     eos_token_ids: tuple[int, ...]
     """Ends of generation that the model's files name."""
+    quantization: Literal["none"]
+    """How weights are stored in fewer bits than they are computed in; the reader refuses every way that there is."""

@@ -97,6 +97,7 @@ STATS = EngineStats(
         verify_s=0.0,
         build_s=0.0,
         enable_prefix_cache=True,
+        quantization="none",
     ),
 )
 

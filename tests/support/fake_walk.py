@@ -56,6 +56,7 @@ def served_model() -> ServedModel:
         max_queue_len=256,
         vocab_size=tokenizer.vocab_size,
         dtype="float32",
+        quantization="none",
         engine_build="d" * 16,
         created_s=CREATED_S,
         loaded_index=0,

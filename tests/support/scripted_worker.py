@@ -156,6 +156,7 @@ def build_core(config: EngineConfig, before_forward: BeforeForward) -> tuple[Scr
         verify_s=0.0,
         build_s=0.0,
         enable_prefix_cache=config.enable_prefix_cache,
+        quantization="none",
     )
     return ScriptedCore(config, before_forward), engine_info
 

@@ -20,6 +20,7 @@ from appliance.cli.audit import (
     retention,
     search,
     siem,
+    status,
 )
 
 app = typer.Typer(help="Read, prove, export and verify the log.", no_args_is_help=True)
@@ -34,6 +35,7 @@ for verb in (
     replay.replay,
     reconciliation.reconcile,
     siem.siem_check,
+    status.status,
     evidence.evidence,
     postgresql.move_to_postgresql,
 ):

@@ -48,6 +48,8 @@ def copy_text(report: CopyReport) -> str:
     lines = [f"{report.num_lines} lines, {report.num_matching} of them entries of the log"]
     if report.num_repeated:
         lines[0] += f", {report.num_repeated} sent again"
+    if report.num_pruned:
+        lines.append(f"  note: {report.num_pruned} lines are of entries that the log gave up since, unchecked")
     if report.last_index is not None:
         lines.append(f"from entry {report.from_index} to entry {report.last_index}")
     lines += [f"  {fault.file}, line {fault.line}: {fault.what}" for fault in report.faults[:SHOWN]]

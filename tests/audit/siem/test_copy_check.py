@@ -6,16 +6,19 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from audit_log_builder import build_log, make_event
+from audit_log_builder import SIGNER, build_log, event_now, make_event
 from hypothesis import given
 from hypothesis import strategies as st
 from siem_leaves import NAME, any_leaf
 
+from audit.event import Floor, Pruned
 from audit.reader import AuditReader
 from audit.siem.copy_check import CopyReport, IndexRanges, check_copy
 from audit.siem.copy_lines import CopiedEvent, NotAnEvent, read_line
 from audit.siem.destination import Destination
 from audit.siem.exported import ExportedLeaf
+from audit.store import create_log
+from audit.writer import AuditWriter, WriterConfig
 
 FORMS = ("jsonl+file:///a", "cef+file:///a", "ocsf+file:///a", "cef+unix:///a", "jsonl+unix:///a", "ocsf+unix:///a")
 NUM_LEAVES = 1200
@@ -71,6 +74,27 @@ def test_nothing_is_no_copy(log: Path) -> None:
     report = check(log, [])
     assert not report.ok
     assert (report.num_lines, report.num_behind) == (0, NUM_LEAVES)
+
+
+async def test_what_the_log_gave_up_since_is_neither_missing_nor_checked(tmp_path: Path) -> None:
+    """A copy may outlive the retention of the log: counted apart, but an altered leaf is found in it all the same."""
+    path = tmp_path / "audit.db"
+    create_log(path, [SIGNER])
+    writer = AuditWriter.open(WriterConfig(path, "n", "b", min_free_bytes=0), [SIGNER])
+    for future in [writer.submit(event_now(number, "log:read")) for number in range(300)]:
+        future.result()
+    with AuditReader(path) as reader:
+        entries = list(reader.walk())
+    leaves = [ExportedLeaf(one.leaf, one.leaf_bytes, one.leaf_hash.hex()) for one in entries]
+    lines = [Destination.parse(FORMS[0]).encode(leaf, NAME).rstrip(b"\n") for leaf in leaves]
+    await writer.prune(event_now(0, "log:pruned"), Floor(Pruned.LEAF, 256))
+    writer.close()
+    report = check(path, [*lines[:2], *lines[3:]], from_index=0)
+    assert (report.num_pruned, report.num_matching, report.gaps, report.faults) == (255, 44, ((2, 2),), ())
+    altered = lines[7].replace(b'"actor":"key-1"', b'"actor":"key-2"')
+    assert altered != lines[7]
+    [fault] = check(path, [*lines[:7], altered, *lines[8:]]).faults
+    assert "altered" in fault.what
 
 
 @pytest.mark.parametrize("form", FORMS)

@@ -10,6 +10,7 @@ import pytest
 from audit_log_builder import OTHER_SIGNER, SIGNER, attacker, build_log, event_now, make_event
 from siem_leaves import NAME
 
+from audit.beside import Floor, Pruned
 from audit.errors import AuditRefused
 from audit.reader import AuditReader
 from audit.siem.copy_lines import read_line
@@ -270,6 +271,28 @@ def test_a_gap_in_the_log_is_not_jumped_over(open_writer: OpenWriter, log_path: 
     sink.changed.wait_for(lambda: exporter.status.failure is not None)
     assert "entry 0: the leaf is missing" in str(exporter.status.failure)
     assert sink.offered == []
+
+
+async def test_a_log_pruned_ahead_of_the_cursor_is_told_and_pruned_behind_it_is_not(
+    open_writer: OpenWriter, log_path: Path
+) -> None:
+    """Entries that nobody copied are gone: said.  Those that were copied may go, also to the very last of them."""
+    writer = open_writer()
+    append(writer, 256)
+    copied, behind, fresh = (Bench(log_path) for _ in range(3))
+    for number, bench in enumerate((copied, behind, fresh)):
+        bench.cursor_path = log_path.with_name(f"cursor-{number}")
+    assert copied.start(ScriptedSink()).close(60)
+    behind.cursor_file().move(Cursor(100, "ab" * 32))
+    await writer.prune(event_now(0, "log:pruned"), Floor(Pruned.LEAF, 256))
+    sinks = [ScriptedSink() for _ in range(3)]
+    exporters = [bench.start(sink) for bench, sink in zip((copied, behind, fresh), sinks, strict=True)]
+    sinks[1].changed.wait_for(lambda: exporters[1].status.failure_code == "log_differs")
+    assert "entries 100 to 255 were pruned" in str(exporters[1].status.failure)
+    for sink in (sinks[0], sinks[2]):
+        sink.changed.wait_for(lambda sink=sink: sink.indexes == [256])
+    for bench in (copied, behind, fresh):
+        bench.close()
 
 
 @pytest.mark.parametrize("change", ["not json", "destination", "log", "next_index", "more", "v"])
