@@ -21,6 +21,7 @@ from appliance.identity.principal import Principal
 from audit.errors import AuditInterrupted, AuditQueueFull
 from audit.event import Event, Floor, JsonValue, Receipt, SealedContent
 from audit.pairing import Pairing
+from audit.subject_keys.sealing import Sealed
 
 if TYPE_CHECKING:
     from audit.subject_keys.commitment import Commitment
@@ -217,6 +218,18 @@ class AuditTrail:
         """
         made = self._keyring.commitment(key_subject(actor.tenant, actor.id), request_id, phase, content, key_id=key_id)
         return {"hmac": made.hmac_hex, "key_id": made.key_id}
+
+    def unsealed(self, content: SealedContent, request_id: str) -> bytes:
+        """Open what was sealed beside a leaf of this request.  Reads the keys' file: not for the event loop.
+
+        Who may see it is the caller's to know.
+
+        Raises:
+            SubjectErased, KeyRefused: nobody here can read it.
+            AuditCorrupt: altered, or sealed for another request or phase.
+        """
+        sealed = Sealed(content.key_id, content.nonce, content.ciphertext)
+        return self._keyring.unseal(sealed, request_id, content.phase)
 
     def marks(
         self, actor: Principal, request_id: str, phase: str, parts: Iterable[bytes], *, key_id: str | None

@@ -33,7 +33,6 @@ from audit.entry import Entry
 from audit.errors import EntryNotFound, SubjectErased
 from audit.event import JsonValue
 from audit.reader import AuditReader
-from audit.subject_keys.sealing import Sealed
 
 UNSEAL = TwoPersonAct(
     "unseal",
@@ -137,8 +136,7 @@ def _unsealed(call: Call, reader: AuditReader, index: int) -> dict[str, str]:
         stored = reader.content(index, phase)
         if stored is None:
             raise NotFound(f"the content beside entry {index} was pruned", code="content_not_found", param="index")
-        sealed = Sealed(stored.key_id, stored.nonce, stored.ciphertext)
-        content = call.appliance.log.keyring.unseal(sealed, entry.leaf.event.subject, phase)
+        content = call.appliance.trail.unsealed(stored, entry.leaf.event.subject)
         contents[phase] = content.decode(errors="surrogatepass")
     return contents
 
