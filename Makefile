@@ -22,7 +22,7 @@ help:
 	@echo "make crash      kill the log's writer ROUNDS=1000 times under load"
 	@echo "make faults     fail every call to the disk in every way, and cut the power at every call"
 	@echo "make tamper     change every bit and every row of a log, and print what was found"
-	@echo "make interop    let strangers' tools check us: model_signing, aics-tlog, pymerkle"
+	@echo "make interop    let strangers' tools check us: model_signing, aics-tlog, aics-witness, pymerkle"
 	@echo "make bench      drive a running appliance with a real trace and print one table"
 	@echo "make starter    train the starter model again from its seed"
 
@@ -69,8 +69,8 @@ interop-model: $(VENV)/.test
 # aics-tlog needs Python 3.12 or newer: name one by PYTHON312 where `python3.12` is not it.
 interop-log: $(VENV)/.test
 	$(PYTHON312) -m venv .venv-interop-log
-	.venv-interop-log/bin/python -m pip install --quiet aics-tlog==0.2.1 pymerkle==7.0.0
-	CLOISTER_TLOG_PYTHON=$(CURDIR)/.venv-interop-log/bin/python $(PYTEST) tests/audit/test_interop_tlog.py
+	.venv-interop-log/bin/python -m pip install --quiet aics-tlog==0.2.1 aics-witness==0.1.0 pymerkle==7.0.0
+	CLOISTER_TLOG_PYTHON=$(CURDIR)/.venv-interop-log/bin/python $(PYTEST) tests/audit/test_interop_tlog.py tests/audit/test_interop_witness.py
 
 bench: $(VENV)/.test
 	$(BIN)/python -m benchmarks.bench_serving

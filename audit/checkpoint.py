@@ -64,33 +64,17 @@ class LogVerifier:
     @property
     def key_id(self) -> bytes:
         """First four bytes of the hash that names this key in a signature line."""
-        return sha256(self.name.encode() + b"\n" + _ED25519 + self.public_key).digest()[:_KEY_ID_BYTES]
+        return key_id_of(self.name, _ED25519, self.public_key)
 
     @property
     def vkey(self) -> str:
         """Text form: `name+key id+base64(type, key)`."""
-        return f"{self.name}+{self.key_id.hex()}+{base64.b64encode(_ED25519 + self.public_key).decode()}"
+        return vkey_of(self.name, _ED25519, self.public_key)
 
     @classmethod
     def from_vkey(cls, vkey: str) -> Self:
         """Parse the text form; the key id must be the one that the key itself gives."""
-        parts = vkey.strip().split("+", 2)  # base64 may contain '+', a name and a key id cannot
-        if len(parts) != 3:  # noqa: PLR2004 - name, key id, key
-            raise KeyRefused("a verifier key has three parts joined by '+'")
-        name, key_id, encoded = parts
-        check_key_name(name)
-        try:
-            material = decode_base64(encoded, "the verifier key")
-        except ProofRefused as error:
-            raise KeyRefused(error.what) from error
-        if material[:1] != _ED25519 or len(material) != 1 + _SEED_BYTES:
-            raise KeyRefused("only Ed25519 verifier keys are accepted")
-        verifier = cls(name, material[1:])
-        if verifier.key_id.hex() != key_id:
-            raise KeyRefused(
-                f"the key id {key_id} belongs to another key", hint=f"this key has {verifier.key_id.hex()}"
-            )
-        return verifier
+        return cls(*parse_vkey(vkey, _ED25519, "only Ed25519 verifier keys are accepted"))
 
     def verifies(self, text: str, signature: bytes) -> bool:
         """Tell whether this key made this signature over this text."""
@@ -128,13 +112,7 @@ class LogSigner:
     @classmethod
     def from_pem(cls, name: str, pem: bytes, password: bytes | None = None) -> Self:
         """Use a PKCS#8 PEM file's content."""
-        try:
-            private_key = load_pem_private_key(pem, password)
-        except (ValueError, TypeError) as error:
-            raise KeyRefused("the log key is not a readable PEM private key") from error
-        if not isinstance(private_key, Ed25519PrivateKey):
-            raise KeyRefused("the log key is not an Ed25519 key")
-        return cls(name, private_key)
+        return cls(name, ed25519_from_pem(pem, "the log key", password))
 
     @classmethod
     def from_file(cls, name: str, path: Path) -> Self:
@@ -155,8 +133,18 @@ class LogSigner:
 
     def signature_line(self, text: str) -> str:
         """One signature line over the note text."""
-        blob = self.verifier.key_id + self._private_key.sign(text.encode())
-        return f"{_SIGNATURE_PREFIX}{self.name} {base64.b64encode(blob).decode()}\n"
+        return signature_line(self.name, self.verifier.key_id, self._private_key.sign(text.encode()))
+
+
+def ed25519_from_pem(pem: bytes, what: str, password: bytes | None = None) -> Ed25519PrivateKey:
+    """Read a PKCS#8 PEM file's content; `what` names the key in a refusal."""
+    try:
+        private_key = load_pem_private_key(pem, password)
+    except (ValueError, TypeError) as error:
+        raise KeyRefused(f"{what} is not a readable PEM private key") from error
+    if not isinstance(private_key, Ed25519PrivateKey):
+        raise KeyRefused(f"{what} is not an Ed25519 key")
+    return private_key
 
 
 def sign_checkpoint(checkpoint: Checkpoint, signers: Sequence[LogSigner]) -> str:
@@ -187,6 +175,41 @@ def open_checkpoint(note: str, verifiers: Sequence[LogVerifier]) -> Checkpoint:
     if checkpoint.origin not in signed_by:
         raise ProofRefused(f"the origin {checkpoint.origin!r} is not the name of a key that signed")
     return checkpoint
+
+
+def signature_line(name: str, key_id: bytes, signature: bytes) -> str:
+    """Write one signature line of a note."""
+    return f"{_SIGNATURE_PREFIX}{name} {base64.b64encode(key_id + signature).decode()}\n"
+
+
+def key_id_of(name: str, signature_type: bytes, public_key: bytes) -> bytes:
+    """Name a key in a signature line: by key name, kind of signature and key."""
+    return sha256(name.encode() + b"\n" + signature_type + public_key).digest()[:_KEY_ID_BYTES]
+
+
+def vkey_of(name: str, signature_type: bytes, public_key: bytes) -> str:
+    """Write a key in its text form."""
+    encoded = base64.b64encode(signature_type + public_key).decode()
+    return f"{name}+{key_id_of(name, signature_type, public_key).hex()}+{encoded}"
+
+
+def parse_vkey(vkey: str, signature_type: bytes, otherwise: str) -> tuple[str, bytes]:
+    """Return name and Ed25519 key of a text form; one of another kind of signature is refused in these words."""
+    parts = vkey.strip().split("+", 2)  # base64 may contain '+', a name and a key id cannot
+    if len(parts) != 3:  # noqa: PLR2004 - name, key id, key
+        raise KeyRefused("a verifier key has three parts joined by '+'")
+    name, key_id, encoded = parts
+    check_key_name(name)
+    try:
+        material = decode_base64(encoded, "the verifier key")
+    except ProofRefused as error:
+        raise KeyRefused(error.what) from error
+    if material[:1] != signature_type or len(material) != 1 + _SEED_BYTES:
+        raise KeyRefused(otherwise)
+    right_id = key_id_of(name, signature_type, material[1:]).hex()
+    if right_id != key_id:
+        raise KeyRefused(f"the key id {key_id} belongs to another key", hint=f"this key has {right_id}")
+    return name, material[1:]
 
 
 def split_note(note: str) -> tuple[str, list[tuple[str, bytes, bytes]]]:

@@ -15,6 +15,8 @@
     ├── SettingRefused       the operator: the store did not take a setting that durability rests on
     ├── LogUnusable          the operator: machine or server refuse the log (space, lock, permissions)
     ├── KeyringUnusable      the operator: the same, about the subject keys' file
+    ├── AnchorFailed         the operator: a place outside the box did not take a head
+    │   └── AnchorAhead      the operator and the auditor: that place knows a newer or another head than this log
     ├── KeyRefused           the operator: a key or key file is malformed, exposed or the wrong one
     ├── AuditCorrupt         the auditor: stored bytes contradict one another or the signed head
     └── ProofRefused         the auditor: a leaf, note, proof or tile is malformed or does not verify
@@ -155,6 +157,18 @@ class KeyringUnusable(AuditError):
         super().__init__(f"the subject keys {path}: {what}", hint=hint)
         self.path = path
         self.what = what
+
+
+class AnchorFailed(AuditError):
+    """A place outside the box did not take the head; the log itself is as it was."""
+
+    def __init__(self, reason: str, *, hint: str = "") -> None:
+        super().__init__(reason, hint=hint)
+        self.reason = reason
+
+
+class AnchorAhead(AnchorFailed):
+    """That place holds a newer head of this log, or another one of this size: the log was rolled back or forked."""
 
 
 class KeyRefused(AuditError):

@@ -25,6 +25,8 @@ class Place(Enum):
     """A newer checkpoint is known than the log has leaves for."""
     FORK = "history"
     """A checkpoint is known that this log never had."""
+    WITNESS = "witness"
+    """Fewer witnesses than were asked for cosigned any known checkpoint."""
     STATE = "request state"
     CLOCK = "clock"
     SCHEMA = "schema"

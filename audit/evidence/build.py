@@ -123,7 +123,7 @@ def write_pack(location: LogLocation, draft: Path, verifier: LogVerifier, order:
     log = TileLog(draft / LOG_FOLDER, [verifier])
     if order.started_index >= log.head.size:
         raise AuditRefused(f"the log ends before entry {order.started_index}, which allowed this pack")
-    report = verify_pack(draft, [verifier], order.pairing, known_notes=(), clock_limit_us=order.clock_limit_us)
+    report = verify_pack(draft, [verifier], order.pairing, anchors=(), clock_limit_us=order.clock_limit_us)
     if report.findings:
         first = report.findings[0]
         raise AuditCorrupt(first.index, f"the log does not verify, so no pack was made: {first.what}")

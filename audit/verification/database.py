@@ -20,6 +20,7 @@ from typing import cast
 
 from sqlalchemy import Connection
 
+from audit.anchoring.evidence import Anchor
 from audit.checkpoint import Checkpoint, LogVerifier
 from audit.errors import AuditCorrupt, LogUnusable, ProofRefused, SettingRefused
 from audit.faults import naming_file
@@ -44,12 +45,12 @@ def verify_database(
     verifiers: Sequence[LogVerifier],
     pairing: Pairing | None,
     *,
-    known_notes: Sequence[str],
+    anchors: Sequence[Anchor],
     clock_limit_us: int,
 ) -> Report:
     """Return every contradiction in a log's database; see `verify.verify_log`."""
     findings = FindingList()
-    known = KnownHeads(known_notes, verifiers, findings)
+    known = KnownHeads(anchors, verifiers, findings)
     checks = LeafChecks(pairing, clock_limit_us, findings)
     checkpoints = CheckpointRows(verifiers, findings)
     walk = _Walk(checkpoints, findings, known, checks)

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from audit.anchoring.evidence import Anchor
 from audit.beside import described_floor
 from audit.checkpoint import Checkpoint, LogVerifier, open_checkpoint
 from audit.errors import ProofRefused
@@ -40,12 +41,12 @@ def verify_pack(
     verifiers: Sequence[LogVerifier],
     pairing: Pairing | None,
     *,
-    known_notes: Sequence[str],
+    anchors: Sequence[Anchor],
     clock_limit_us: int,
 ) -> Report:
     """Return every contradiction in an exported log; see `verify.verify_log`."""
     findings = FindingList()
-    known = KnownHeads(known_notes, verifiers, findings)
+    known = KnownHeads(anchors, verifiers, findings)
     checks = LeafChecks(pairing, clock_limit_us, findings)
     log = folder / LOG_FOLDER if (folder / LOG_FOLDER).is_dir() else folder
     walk = _Walk(log, findings, known, checks)

@@ -11,12 +11,14 @@ import typer
 
 from appliance.audit_trail import PAIRING
 from appliance.cli.audit.arguments import Json
-from appliance.cli.audit.evidence_files import read_checkpoint, read_vkey
+from appliance.cli.audit.copies import head_of_copy, held_against
+from appliance.cli.audit.evidence_files import read_checkpoint, read_quorum, read_vkey
 from appliance.cli.own_log import own_log
 from appliance.cli.refusals import INTEGRITY, WRONG_USAGE, exits_cleanly, leave
 from appliance.keeping.pruning import export_digest
 from appliance.settings import read_settings
 from appliance.state.layout import StateLayout
+from audit.anchoring.evidence import read_anchors
 from audit.export import export_log
 from audit.location import LocationRefused, LogLocation, parse_location
 from audit.report import Report, printable
@@ -40,9 +42,25 @@ def verify(
     log: Annotated[
         str | None, typer.Argument(metavar="[LOG]", help="An exported folder, a log file or a PostgreSQL log's URL.")
     ] = None,
-    vkey: Annotated[Path | None, typer.Option("--vkey", help="The log's public key, kept by you.")] = None,
+    vkey: Annotated[
+        list[Path] | None,
+        typer.Option("--vkey", help="The log's public key, kept by you; again for each key that it had before."),
+    ] = None,
     checkpoint: Annotated[
         list[Path] | None, typer.Option("--checkpoint", help="A checkpoint that you kept; may be given again.")
+    ] = None,
+    anchors: Annotated[
+        list[Path] | None,
+        typer.Option("--anchors", help="A folder, or a captured syslog, with heads of this log; may be given again."),
+    ] = None,
+    witness: Annotated[
+        list[Path] | None, typer.Option("--witness", help="A witness's public key; may be given again.")
+    ] = None,
+    quorum: Annotated[
+        int | None, typer.Option("--quorum", min=1, help="How many witnesses must have cosigned a head; default: all.")
+    ] = None,
+    other: Annotated[
+        str | None, typer.Option("--other", help="Another copy of this log: names the first entry that differs.")
     ] = None,
     *,
     as_json: Json = False,
@@ -50,12 +68,19 @@ def verify(
     """Check every leaf, node, head and request from bytes alone; name each place that is wrong."""
     layout = StateLayout(read_settings().state_dir.resolve())
     source = own_log() if log is None else _location(log)
-    key_file = vkey or (source / VKEY_NAME if isinstance(source, Path) and source.is_dir() else layout.log_vkey)
-    verifier = read_vkey(key_file)
-    known_notes = [read_checkpoint(file, verifier) for file in checkpoint or ()]
-    report = verify_log(source, [verifier], PAIRING, known_notes=known_notes)
+    key_files = vkey or [source / VKEY_NAME if isinstance(source, Path) and source.is_dir() else layout.log_vkey]
+    verifiers = [read_vkey(file) for file in key_files]
+    known_notes = [read_checkpoint(file, verifiers) for file in checkpoint or ()]
+    places = [read_anchors(place, verifiers) for place in anchors or ()]
+    copy = None if other is None else _location(other)
+    known = [*(anchor for place in places for anchor in place.anchors), *head_of_copy(copy, verifiers)]
+    asked = read_quorum(witness or (), quorum)
+    report = verify_log(source, verifiers, PAIRING, known_notes=known_notes, anchors=known, quorum=asked)
+    report = replace(report, notes=(*report.notes, *(note for place in places for note in place.notes)))
+    if copy is not None:
+        report = held_against(report, source, copy)
     if vkey is None:
-        whose = f"the key came from {key_file}; an auditor uses a copy that came another way (--vkey)"
+        whose = f"the key came from {key_files[0]}; an auditor uses a copy that came another way (--vkey)"
         report = replace(report, notes=(*report.notes, whose))
     print(json.dumps(_report_json(report), indent=2) if as_json else report_text(report))
     if not report.ok:
