@@ -44,7 +44,8 @@ faults: $(VENV)/.test
 tamper: $(VENV)/.test
 	@rm -f .tamper.jsonl
 	CLOISTER_TAMPER_TABLE=.tamper.jsonl $(PYTEST) -q -n $(WORKERS) -m slow --timeout=7200 \
-		tests/audit/test_tamper_every_bit.py tests/audit/test_tamper_every_row.py
+		tests/audit/test_tamper_every_bit.py tests/audit/test_tamper_every_row.py \
+		tests/audit/evidence/test_tamper_every_bit.py tests/audit/evidence/test_tamper_structure.py
 	@$(BIN)/python tests/support/tamper_table.py .tamper.jsonl
 
 check: $(VENV)/.test

@@ -99,7 +99,8 @@ def drafting(folder: Path) -> Iterator[Path]:
     try:
         yield draft
         for path in (*draft.rglob("*"), draft):
-            _flush(path)
+            if path.is_dir() or path.relative_to(draft).parts[0] != LOG_FOLDER:  # whose files the export has flushed
+                _flush(path)
         draft.rename(folder)
         _flush(folder.parent)
     finally:

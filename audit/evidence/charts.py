@@ -40,18 +40,19 @@ class Bars:
 def stacked_bars(bars: Bars, width: float, height: float) -> Drawing:
     """Draw one stack per label, with a scale at the left and a legend on top."""
     drawing = Drawing(width, height)
-    plot_width, plot_height = width - _LEFT - _RIGHT, height - _TOP - _BOTTOM
     totals = [sum(parts) for parts in zip(*bars.series.values(), strict=True)]
     top, step = _scale(max(totals, default=0))
+    left = max(_LEFT, 8 + 4 * len(f"{top:,}"))
+    plot_width, plot_height = width - left - _RIGHT, height - _TOP - _BOTTOM
     for tick in range(0, top + 1, step):
         y = _BOTTOM + plot_height * tick / top
-        drawing.add(Line(_LEFT, y, width - _RIGHT, y, strokeColor=FAINT, strokeWidth=0.5))
-        drawing.add(_text(_LEFT - 4, y - 2.5, f"{tick:,}", anchor="end"))
+        drawing.add(Line(left, y, width - _RIGHT, y, strokeColor=FAINT, strokeWidth=0.5))
+        drawing.add(_text(left - 4, y - 2.5, f"{tick:,}", anchor="end"))
     pitch = plot_width / max(len(bars.labels), 1)
     bar_width = min(pitch * 0.72, 34)
     every = -(-len(bars.labels) // 10)
     for position, label in enumerate(bars.labels):
-        middle = _LEFT + pitch * (position + 0.5)
+        middle = left + pitch * (position + 0.5)
         y = float(_BOTTOM)
         for name, values in bars.series.items():
             part = plot_height * values[position] / top
@@ -60,7 +61,7 @@ def stacked_bars(bars: Bars, width: float, height: float) -> Drawing:
             y += part
         if position % every == 0:
             drawing.add(_text(middle, _BOTTOM - 10, label, anchor="middle"))
-    drawing.add(Line(_LEFT, _BOTTOM, width - _RIGHT, _BOTTOM, strokeColor=INK, strokeWidth=0.7))
+    drawing.add(Line(left, _BOTTOM, width - _RIGHT, _BOTTOM, strokeColor=INK, strokeWidth=0.7))
     _add_legend(drawing, bars.series, height - 10)
     return drawing
 

@@ -6,7 +6,7 @@ decoded was named there, and its views are passed over.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from hashlib import file_digest, sha256
@@ -35,7 +35,7 @@ from audit.evidence.index import (
     PackIndex,
 )
 from audit.evidence.proofs import leaf_name, proof_name
-from audit.evidence.table import csv_header, csv_row
+from audit.evidence.table import csv_header, csv_row, facts_text
 from audit.evidence.tile_log import TileLog
 from audit.evidence.typed import ROWS_PER_GROUP, SCHEMA, table_of, typed_row
 from audit.leaf import Leaf, decode_leaf
@@ -54,9 +54,9 @@ def check_evidence(folder: Path, verifiers: Sequence[LogVerifier], report: Repor
     findings = FindingList()
     index = check_seal(folder, verifiers, findings)
     if index is not None:
-        _check_files(folder, index, findings)
+        check_files(folder, index.files, findings)
         try:
-            _check_views(folder, TileLog(folder / LOG_FOLDER, verifiers), index, findings)
+            check_views(folder, TileLog(folder / LOG_FOLDER, verifiers), index, findings)
         except (OSError, UnicodeDecodeError, AuditError) as error:
             findings.add(Place.FILE, None, f"the pack cannot be compared to its end: {error}")
     room = max(MAX_FINDINGS - len(report.findings), 0)
@@ -107,22 +107,24 @@ def _open_seal(folder: Path, verifiers: Sequence[LogVerifier]) -> tuple[PackInde
     return PackIndex.from_bytes(content), later, growth
 
 
-def _check_files(folder: Path, index: PackIndex, findings: FindingList) -> None:
+def check_files(folder: Path, sealed: Mapping[str, FileSeal], findings: FindingList) -> None:
+    """Hold every file of a folder, but the seal's own, against what was sealed."""
     found = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if not path.is_dir()}
-    for name in sorted((found.keys() | index.files.keys()) - set(SEAL_NAMES)):
+    for name in sorted((found.keys() | sealed.keys()) - set(SEAL_NAMES)):
         path = found.get(name)
         if path is None or path.is_symlink() or not path.is_file():
             findings.add(Place.FILE, None, "this file was sealed and is not here", where=name)
-        elif name not in index.files:
+        elif name not in sealed:
             findings.add(Place.FILE, None, "this file was not sealed", where=name)
         else:
             with path.open("rb") as file:
                 digest = file_digest(file, "sha256").hexdigest()
-            if FileSeal(path.stat().st_size, digest) != index.files[name]:
+            if FileSeal(path.stat().st_size, digest) != sealed[name]:
                 findings.add(Place.FILE, None, "this file is not the one that was sealed", where=name)
 
 
-def _check_views(folder: Path, log: TileLog, index: PackIndex, findings: FindingList) -> None:
+def check_views(folder: Path, log: TileLog, index: PackIndex, findings: FindingList) -> None:
+    """Hold the records in each form, the single proofs and the policies against the entries."""
     drawing = Drawing(index.sample)
     policies: set[str] = set()
     with ExitStack() as closing:
@@ -158,10 +160,11 @@ class _Views:
     def compare(self, position: int, leaf: Leaf, leaf_bytes: bytes) -> None:
         """Hold the next line, row and typed row against the next entry in range."""
         digest = leaf_hash(leaf_bytes)
-        line, row = leaf_bytes + b"\n", csv_row(leaf, digest)
+        facts = facts_text(leaf_bytes)
+        line, row = leaf_bytes + b"\n", csv_row(leaf, facts, digest)
         self._hold(position, JSONL_NAME, line, self._lines.read(len(line)))
         self._hold(position, CSV_NAME, row, self._rows.read(len(row)))
-        self._waiting.append((position, typed_row(leaf, digest)))
+        self._waiting.append((position, typed_row(leaf, facts, digest)))
         if len(self._waiting) == ROWS_PER_GROUP:
             self._compare_typed()
         self._num_compared += 1

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from audit.evidence.index import CSV_NAME, JSONL_NAME, PARQUET_NAME, Drawing, SampleRule, Selection
-from audit.evidence.table import csv_header, csv_row
+from audit.evidence.table import csv_header, csv_row, facts_text
 from audit.evidence.tally import Tally
 from audit.evidence.tile_log import TileLog
 from audit.evidence.typed import TypedWriter, typed_row
@@ -44,8 +44,9 @@ def write_records(
                 continue
             digest = leaf_hash(leaf_bytes)
             lines.write(leaf_bytes + b"\n")
-            rows.write(csv_row(leaf, digest))
-            typed.write(typed_row(leaf, digest))
+            facts = facts_text(leaf_bytes)
+            rows.write(csv_row(leaf, facts, digest))
+            typed.write(typed_row(leaf, facts, digest))
             tally.count(leaf)
             drawing.offer(index, leaf.event.kind)
     return WrittenRecords(tally, drawing.drawn())

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import datetime as dt
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from xml.sax.saxutils import escape
 
 from reportlab.lib.colors import HexColor, white
+from reportlab.lib.enums import TA_RIGHT
 from reportlab.lib.pagesizes import A4
 from reportlab.lib.styles import ParagraphStyle
 from reportlab.lib.units import mm
@@ -29,9 +30,15 @@ from audit.evidence.tally import Tally
 from audit.leaf import MAX_SAFE_INTEGER
 
 MAX_POLICIES_SHOWN = 12
-MAX_KINDS_SHOWN = 40
+MAX_KINDS_SHOWN = 120
+"""More than there are; a crafted log may have any number."""
+_UNITS = {"day": 10, "month": 7, "year": 4}
+"""Unit -> characters of a date that name it."""
+_MAX_ORIGIN = 60
 _MARGIN = 20 * mm
-_WIDTH = A4[0] - 2 * _MARGIN
+_PADDING = 6
+"""That the library's frame keeps inside the margins."""
+_WIDTH = A4[0] - 2 * _MARGIN - 2 * _PADDING
 _BODY = ParagraphStyle("body", fontName="Helvetica", fontSize=9.5, leading=13, textColor=INK)
 _CELL = ParagraphStyle("cell", parent=_BODY, fontSize=8.5, leading=11)
 _MONO = ParagraphStyle("mono", parent=_CELL, fontName="Courier", fontSize=8, splitLongWords=True)
@@ -46,6 +53,8 @@ _HEAD = ParagraphStyle(
     spaceAfter=5,
     keepWithNext=1,
 )
+_POINT = ParagraphStyle("point", parent=_BODY, leftIndent=10, bulletIndent=0, spaceAfter=3)
+_NUMBER = ParagraphStyle("number", parent=_CELL, alignment=TA_RIGHT)
 _VERDICT = ParagraphStyle("verdict", parent=_BODY, textColor=white, fontSize=10.5, leading=14)
 _GOOD, _WARN = HexColor("#1f5f3a"), HexColor("#8c1c13")
 
@@ -100,14 +109,16 @@ class _Footer:
     """One line under each page: which head, which page."""
 
     def __init__(self, facts: SummaryFacts) -> None:
-        self._text = f"{_shown(facts.head.origin)}   head {facts.head.size}   root {facts.head.root.hex()[:24]}..."
+        origin = _plain(facts.head.origin)
+        origin = origin if len(origin) <= _MAX_ORIGIN else f"{origin[: _MAX_ORIGIN - 3]}..."
+        self._text = f"{origin}   head {facts.head.size}   root {facts.head.root.hex()[:24]}..."
 
     def __call__(self, canvas: Canvas, document: SimpleDocTemplate) -> None:
         """Draw it."""
         canvas.setFont("Helvetica", 7)
         canvas.setFillColor(INK)
-        canvas.drawString(_MARGIN, 10 * mm, self._text)
-        canvas.drawRightString(A4[0] - _MARGIN, 10 * mm, f"page {document.page}")
+        canvas.drawString(_MARGIN + _PADDING, 10 * mm, self._text)
+        canvas.drawRightString(A4[0] - _MARGIN - _PADDING, 10 * mm, f"page {document.page}")
 
 
 def _story(facts: SummaryFacts, tally: Tally) -> Iterator[Flowable]:
@@ -117,11 +128,9 @@ def _story(facts: SummaryFacts, tally: Tally) -> Iterator[Flowable]:
     yield _verdict(facts)
     yield Paragraph("What this pack covers", _HEAD)
     yield _facts_table(facts, tally)
-    yield Paragraph("Requests by day and outcome", _HEAD)
     yield from _requests_chart(tally)
     yield Paragraph("Denials by policy", _HEAD)
     yield from _denials_chart(tally)
-    yield Paragraph("Tokens by day", _HEAD)
     yield from _tokens_chart(tally)
     yield Paragraph("Entries by kind", _HEAD)
     yield _kinds_table(tally)
@@ -137,7 +146,7 @@ def _verdict(facts: SummaryFacts) -> Flowable:
     style = [("BACKGROUND", (0, 0), (-1, 0), _GOOD)]
     if facts.trust != "production":
         name = _shown(facts.trust).upper()
-        warning = f"<b>{name} TRUST</b>: by keys that this machine made for itself; no evidence of a real use."
+        warning = f"<b>{name} TRUST</b>: by keys that this machine made for itself; this pack is a rehearsal."
         rows.append([Paragraph(warning, _VERDICT)])
         style.append(("BACKGROUND", (0, 1), (-1, 1), _WARN))
     return _table(rows, [_WIDTH], [*style, ("LEFTPADDING", (0, 0), (-1, -1), 9), ("RIGHTPADDING", (0, 0), (-1, -1), 9)])
@@ -171,10 +180,12 @@ def _facts_table(facts: SummaryFacts, tally: Tally) -> Flowable:
 
 def _requests_chart(tally: Tally) -> Iterator[Flowable]:
     if not tally.outcomes:
+        yield Paragraph("Requests by day and outcome", _HEAD)
         yield Paragraph("No request ended in this range.", _BODY)
         return
     names = sorted({name for _, name in tally.outcomes}, key=_outcome_order)
-    buckets, unit = _buckets(sorted({day for day, _ in tally.outcomes}))
+    buckets, unit, name_of_unit = _buckets(sorted({day for day, _ in tally.outcomes}))
+    yield Paragraph(f"Requests by {name_of_unit} and outcome", _HEAD)
     sums: Counter[tuple[str, str]] = Counter()
     for (day, name), number in tally.outcomes.items():
         sums[unit(day), name] += number
@@ -191,16 +202,18 @@ def _denials_chart(tally: Tally) -> Iterator[Flowable]:
     ranked = sorted(tally.denials.items(), key=lambda item: (-item[1], item[0]))
     yield ranked_bars([(_plain(name), number) for name, number in ranked[:MAX_POLICIES_SHOWN]], _WIDTH)
     hidden = len(ranked) - MAX_POLICIES_SHOWN
-    if hidden > 0:
-        yield Paragraph(f"And {hidden} more, in records.csv.", _CELL)
+    more = f"And {hidden:,} more, in records.csv. " if hidden > 0 else ""
+    yield Paragraph(f"{more}A denial by several policies counts for each of them.", _CELL)
 
 
 def _tokens_chart(tally: Tally) -> Iterator[Flowable]:
     days = sorted({*tally.prompt_tokens, *tally.completion_tokens})
     if not days:
+        yield Paragraph("Tokens by day", _HEAD)
         yield Paragraph("No tokens were counted in this range.", _BODY)
         return
-    buckets, unit = _buckets(days)
+    buckets, unit, name_of_unit = _buckets(days)
+    yield Paragraph(f"Tokens by {name_of_unit}", _HEAD)
     series: dict[str, list[int]] = {}
     for name, counter in (("prompt tokens", tally.prompt_tokens), ("completion tokens", tally.completion_tokens)):
         sums: Counter[str] = Counter()
@@ -208,7 +221,8 @@ def _tokens_chart(tally: Tally) -> Iterator[Flowable]:
             sums[unit(day)] += number
         series[name] = [sums[label] for label in buckets]
     yield stacked_bars(Bars(buckets, series), _WIDTH, 130)
-    yield Paragraph(", ".join(f"{name} {sum(values):,}" for name, values in series.items()) + ".", _CELL)
+    totals = ", ".join(f"{name} {sum(values):,}" for name, values in series.items())
+    yield Paragraph(f"In all: {totals}.", _CELL)
 
 
 def _kinds_table(tally: Tally) -> Flowable:
@@ -218,7 +232,7 @@ def _kinds_table(tally: Tally) -> Flowable:
     half = -(-len(ranked) // 2)
     left, right = ranked[:half], [*ranked[half:], *[("", 0)] * (2 * half - len(ranked))]
     rows = [
-        [_cell(a), _cell(f"{n:,}"), "", _cell(b), _cell(f"{m:,}" if b else "")]
+        [_cell(a), Paragraph(f"{n:,}", _NUMBER), "", _cell(b), Paragraph(f"{m:,}" if b else "", _NUMBER)]
         for (a, n), (b, m) in zip(left, right, strict=True)
     ]
     name, number = (_WIDTH - 10 * mm) * 0.36, (_WIDTH - 10 * mm) * 0.14
@@ -227,24 +241,23 @@ def _kinds_table(tally: Tally) -> Flowable:
 
 def _limits(facts: SummaryFacts) -> Iterator[Flowable]:
     for line in (*_LIMITS, _SAMPLE.format(size=facts.rule.size)):
-        yield Paragraph(f"&bull;&nbsp; {line}", _BODY)
-        yield Spacer(1, 3)
+        yield Paragraph(line, _POINT, bulletText="\u2022")
 
 
-def _buckets(days: Sequence[int]) -> tuple[list[str], Any]:
-    """Return labels without gaps from the first day to the last, and what turns a day into its label.
+def _buckets(days: Sequence[int]) -> tuple[list[str], Callable[[int], str], str]:
+    """Return labels without gaps from the first day to the last, what turns a day into its label, and the unit.
 
     Days, months where there are more days than fit, years where there are more months.
     """
-    for length in (10, 7, 4):
+    for name, length in _UNITS.items():
 
         def unit(day: int, length: int = length) -> str:
             return (dt.date(1970, 1, 1) + dt.timedelta(days=day)).isoformat()[:length]
 
         labels = list(dict.fromkeys(unit(day) for day in range(days[0], days[-1] + 1)))
         if len(labels) <= MAX_BARS:
-            return labels, unit
-    return labels, unit
+            return labels, unit, name
+    return labels, unit, "year"
 
 
 def _outcome_order(name: str) -> tuple[int, str]:
@@ -252,7 +265,7 @@ def _outcome_order(name: str) -> tuple[int, str]:
     return (order.index(name) if name in order else len(order), name)
 
 
-def _bounds(start: int, end: int, text: Any) -> str:  # noqa: ANN401 - a formatter of numbers
+def _bounds(start: int, end: int, text: Callable[[int], str]) -> str:
     begin = "the beginning" if start == 0 else f"from {text(start)}"
     finish = "the head" if end >= MAX_SAFE_INTEGER else f"before {text(end)}"
     return "everything" if (start, end >= MAX_SAFE_INTEGER) == (0, True) else f"{begin} to {finish}"

@@ -13,7 +13,7 @@ from typing import Any, Self
 import pyarrow as pa
 from pyarrow import parquet
 
-from audit.leaf import Leaf, fact_text
+from audit.leaf import Leaf
 
 ROWS_PER_GROUP = 8_192
 _TEXT_FACTS = ("route", "model_root", "decision", "outcome", "label", "code", "reason", "policy_digest", "source")
@@ -37,7 +37,7 @@ SCHEMA = pa.schema(
 )
 
 
-def typed_row(leaf: Leaf, digest: bytes) -> dict[str, Any]:
+def typed_row(leaf: Leaf, facts_written: str, digest: bytes) -> dict[str, Any]:
     """Return an entry's values by column."""
     event, facts = leaf.event, leaf.event.facts
     return {
@@ -56,7 +56,7 @@ def typed_row(leaf: Leaf, digest: bytes) -> dict[str, Any]:
         **{name: facts[name] if isinstance(facts.get(name), str) else None for name in _TEXT_FACTS},
         **{name: facts[name] if type(facts.get(name)) is int else None for name in _NUMBER_FACTS},
         "policy_ids": _texts(facts.get("policy_ids")),
-        "facts": fact_text(facts),
+        "facts": facts_written,
         "leaf_hash": digest,
     }
 

@@ -78,7 +78,6 @@ class Tree:
     def grow(self, size: int, nodes: list) -> None:
         """Add the fewest complete subtrees that lead to a later size."""
         for node in nodes:
-            require(self.size < size, "the tree grows beyond its head")
             aligned = (self.size & -self.size).bit_length() - 1 if self.size else 64
             self.append(node, min(aligned, (size - self.size).bit_length() - 1))
         require(self.size == size, "the tree does not grow to its head")
@@ -109,7 +108,6 @@ def decode_base64(text: str, size: int | None = None) -> bytes:
     require(base64.b64encode(decoded).decode() == text, "base64 is not in its one form")
     require(size in (None, len(decoded)), f"what should be {size} bytes is {len(decoded)}")
     return decoded
-
 def decode_number(text: str) -> int:
     require(re.fullmatch("0|[1-9][0-9]{0,18}", text), "what should be a plain number is not")
     return int(text)
@@ -271,7 +269,9 @@ def csv_row(values: list) -> bytes:
 class Records:
     """Holds records.jsonl, records.csv and the choice of single proofs to the entries in range, as they come."""
     def __init__(self, pack: Path, index: dict, bad) -> None:
-        self.files = [(name, (pack / name).open("rb")) for name in ("records.jsonl", "records.csv")]
+        names = ("records.jsonl", "records.csv")
+        require(all((pack / name).is_file() for name in names), "the records are missing")
+        self.files = [(name, (pack / name).open("rb")) for name in names]
         self.bounds = [[index["range"][f"{side}_{unit}"] for side in ("from", "until")] for unit in ("index", "us")]
         self.sample, self.bad, self.always, self.drawn = index["sample"], bad, [], []
         self.compare(None, b"", csv_row(["time", *COLUMNS, *FACTS, "facts", "leaf_hash"]))
