@@ -16,7 +16,17 @@ from appliance.api.route_spec import RouteSpec
 from appliance.api.wire import WireModel, refuse
 from appliance.audit_trail import Kind
 from appliance.errors import NotFound
-from appliance.keeping.holds import Hold, HoldScope, OnPerson, OnRange, OnTenant, Person, hold_facts, living_holds
+from appliance.keeping.holds import (
+    Hold,
+    HoldScope,
+    OnPerson,
+    OnRange,
+    OnTenant,
+    Person,
+    hold_facts,
+    is_known,
+    living_holds,
+)
 from appliance.two_person import TwoPersonAct, approval_facts, approving, propose, refused
 
 RELEASE = TwoPersonAct("release_hold", Kind.HOLD_RELEASE_PROPOSED, Kind.HOLD_RELEASED, valid_for_s=7 * 24 * 3600)
@@ -66,7 +76,8 @@ async def place_hold(call: Call) -> Response:
     scope = wire.scope(call.principal.tenant)
     async with call.appliance.one_act_at_a_time:
         await call.record(Kind.HOLD_PLACED, call.request_id, hold_facts(scope, wire.reason))
-    return JSONResponse({"hold": call.receipts[-1].index, "on": str(scope)})
+    known = await call.appliance.read_log(lambda reader: is_known(reader, scope))
+    return JSONResponse({"hold": call.receipts[-1].index, "on": str(scope), "known": known})
 
 
 async def list_holds(call: Call) -> Response:

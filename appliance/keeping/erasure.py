@@ -140,7 +140,12 @@ async def finish_after_restart(trail: AuditTrail, reader: AuditReader, keyring: 
     if not decided:
         return
     unfinished = {erasure.index for erasure in await asyncio.to_thread(open_erasures, reader)}
-    revived = set(await asyncio.to_thread(keyring.destroy, [key for erasure in decided for key in erasure.key_ids]))
+    every_key = [key_id for erasure in decided for key_id in erasure.key_ids]
+    owed = {key_id for erasure in decided if erasure.index in unfinished for key_id in erasure.key_ids}
+    owed.update(await asyncio.to_thread(keyring.living_among, every_key))
+    if not owed:  # the usual start writes nothing
+        return
+    revived = set(await asyncio.to_thread(keyring.destroy, owed))
     for erasure in decided:
         if erasure.index in unfinished:
             num_searched = len(revived.intersection(erasure.key_ids))

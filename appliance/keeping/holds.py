@@ -1,7 +1,7 @@
 """Legal holds: what must stay, whatever an erasure or a retention clock says, until two people release it.
 
 A hold is on a person, on a tenant or on a range of entries; its number is the index of its `hold:placed` leaf.  It
-lives until a `hold:released` leaf names it.  Pure but for `living_holds`, which reads the log.
+lives until a `hold:released` leaf names it.  Pure but for `living_holds` and `is_known`, which read the log.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from appliance.keeping.leaves import entries_of, index_fact, text_fact
 from appliance.keeping.names import same_name
 from audit.entry import Entry
 from audit.event import JsonValue
-from audit.reader import AuditReader
+from audit.reader import AuditReader, EntryFilter
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +115,20 @@ def living_holds(reader: AuditReader) -> tuple[Hold, ...]:
     released = {index_fact(entry, "hold_index") for entry in entries_of(reader, Kind.HOLD_RELEASED)}
     placed = (read_hold(entry) for entry in entries_of(reader, Kind.HOLD_PLACED))
     return tuple(hold for hold in placed if hold.index not in released)
+
+
+def is_known(reader: AuditReader, scope: HoldScope) -> bool:
+    """Whether the log has an entry of exactly what a hold names: where not, it may be a slip of the pen.
+
+    The hold stands all the same; a court may be sooner than the person.
+    """
+    match scope:
+        case OnPerson(person):
+            return bool(reader.entries(EntryFilter(actor=person.id, tenant=person.tenant), limit=1).entries)
+        case OnTenant(tenant):
+            return bool(reader.entries(EntryFilter(tenant=tenant), limit=1).entries)
+        case OnRange(first, _):
+            return first < reader.head().checkpoint.size
 
 
 def named(holds: Iterable[Hold]) -> str:

@@ -174,6 +174,17 @@ class KeyFile:
             rows = connection.execute(query.order_by(_subject_key.c.key_id)).all()
         return tuple(i for i, destroyed in rows if not destroyed), tuple(i for i, destroyed in rows if destroyed)
 
+    def living_among(self, key_ids: Collection[str]) -> tuple[str, ...]:
+        """Return those of these ids whose keys live; nothing is written."""
+        found: list[str] = []
+        with self._reading() as connection:
+            for some in _some_at_a_time(key_ids):
+                query = select(_subject_key.c.key_id).where(
+                    _subject_key.c.key_id.in_(some), _subject_key.c.destroyed == 0
+                )
+                found += connection.execute(query).scalars()
+        return tuple(sorted(found))
+
     def destroy(self, key_ids: Collection[str]) -> tuple[str, ...]:
         """Destroy those of these keys that live, for good; return their ids.
 
@@ -185,9 +196,8 @@ class KeyFile:
         """
         rows: list[WrappedKey] = []
         with self._transaction() as connection:
-            ids = sorted(key_ids)
-            for start in range(0, len(ids), _MAX_IDS_IN_STATEMENT):
-                rows += _destroy(connection, ids[start : start + _MAX_IDS_IN_STATEMENT])
+            for some in _some_at_a_time(key_ids):
+                rows += _destroy(connection, some)
         self.empty_write_ahead_log()
         self._require_no_trace([secret for row in rows for secret in (row.nonce, row.wrapped) if secret])
         return tuple(row.key_id for row in rows)
@@ -238,6 +248,13 @@ def _engine(path: Path) -> Engine:
     engine = create_engine("sqlite://", creator=connect, hide_parameters=True, poolclass=StaticPool)
     event.listen(engine, "begin", _begin)
     return engine
+
+
+def _some_at_a_time(key_ids: Collection[str]) -> Iterator[list[str]]:
+    """As many as one statement takes."""
+    ids = sorted(key_ids)
+    for start in range(0, len(ids), _MAX_IDS_IN_STATEMENT):
+        yield ids[start : start + _MAX_IDS_IN_STATEMENT]
 
 
 def _destroy(connection: Connection, key_ids: Sequence[str]) -> list[WrappedKey]:

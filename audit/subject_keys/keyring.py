@@ -139,6 +139,11 @@ class SubjectKeyring:
             living, destroyed = self._file.ids_of(self._encryption.mark(subject_id))
         return KeysOfSubject(living, destroyed)
 
+    def living_among(self, key_ids: Collection[str]) -> tuple[str, ...]:
+        """Return those of these ids whose keys live: after an erasure, none, unless an older file was put back."""
+        with self._file_lock:
+            return self._file.living_among(key_ids)
+
     def destroy(self, key_ids: Collection[str]) -> tuple[str, ...]:
         """Destroy these keys for good; return the ids of those that were still living.
 

@@ -115,3 +115,14 @@ def test_nothing_is_unsealed_after_erasure_and_a_request_gets_no_second_key(tmp_
         assert keyring.keys_of("alice").living == ()
         assert keyring.keys_of("alice").destroyed == (made.key_id,)
         assert keyring.seal("alice", "req-2", "prompt", b"x").key_id != made.key_id
+
+
+def test_many_keys_are_destroyed_and_looked_for_at_once(tmp_path):
+    """More than one statement takes; those of others stay."""
+    with SubjectKeyring.create(tmp_path / "keys.db", bytes(32)) as keyring:
+        made = {name: keyring.seal(name, "req-1", "prompt", b"x").key_id for name in map(str, range(1_203))}
+        gone = [key_id for name, key_id in made.items() if name != "7"]
+        assert keyring.living_among([*gone, "0" * 32]) == tuple(sorted(gone))
+        assert keyring.destroy(gone) == tuple(sorted(gone))
+        assert keyring.living_among(made.values()) == (made["7"],)
+        assert keyring.destroy(gone) == ()

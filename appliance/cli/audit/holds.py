@@ -32,6 +32,8 @@ def place(
         leave("name --subject, --tenant, or --first and --last", WRONG_USAGE)
     answer = ApplianceClient("privacy").post("/audit/holds", {**body, "reason": reason}).json()
     print(printable(f"hold {answer['hold']} on {answer['on']}"))
+    if not answer["known"]:
+        print("note: the log has no entry of exactly this yet; is it spelled as `actor` and `tenant` of an entry are?")
 
 
 @app.command()

@@ -212,6 +212,27 @@ async def test_a_hold_beats_erasure_under_any_spelling_and_the_refusal_is_record
     assert bench.appliance.log.keyring.check(commitment, "r1", "prompt", b'["Once"]')
 
 
+@pytest.mark.parametrize(
+    ("scope", "known"),
+    [
+        ({"subject": "alice"}, True),
+        ({"subject": "Alice"}, False),
+        ({"tenant": "plant-1"}, True),
+        ({"tenant": "plant"}, False),
+        ({"first": 0, "last": 9}, True),
+        ({"first": 10**6, "last": 10**6}, False),
+    ],
+    ids=str,
+)
+async def test_a_hold_on_what_the_log_does_not_know_stands_and_says_so(make_perimeter, scope, known: bool):
+    """A slip of the pen shows at once; a court that is sooner than the person is heard."""
+    bench = make_perimeter()
+    await has_asked(bench)
+    answer = await post(bench, "/audit/holds", {**scope, "reason": "x"})
+    assert (answer.status_code, answer.json()["known"]) == (200, known)
+    assert [hold.index for hold in living_holds(bench.reader)] == [answer.json()["hold"]]
+
+
 @pytest.mark.parametrize("scope", [{"subject": "alic"}, {"tenant": "plant-2"}, {"first": 100, "last": 200}], ids=str)
 async def test_a_hold_on_something_else_keeps_nobody(make_perimeter, scope):
     """Another name, another tenant, entries of nobody."""
@@ -393,6 +414,22 @@ def test_an_older_key_file_brings_nobody_back(make_perimeter):
         done = reader.entries(EntryFilter(kind="subject:erased")).entries
     writer.close()
     assert [entry.leaf.event.facts["why"] for entry in done] == ["asked", "older_key_file"]
+
+
+def test_a_start_after_finished_erasures_writes_nothing(make_perimeter):
+    """Neither to the log nor to the keys' file, which another process may hold meanwhile."""
+    bench = make_perimeter()
+
+    async def run() -> None:
+        await has_asked(bench)
+        assert (await post(bench, "/audit/erasures", ERASE)).status_code == 200
+        keyring, size = bench.appliance.log.keyring, bench.appliance.log_size()
+        with closing(sqlite3.connect(keyring._file.path, isolation_level=None)) as foreign:
+            foreign.execute("BEGIN IMMEDIATE")
+            await finish_after_restart(bench.appliance.trail, bench.reader, keyring)
+        assert bench.appliance.log_size() == size
+
+    asyncio.run(run())
 
 
 # The certificate

@@ -169,6 +169,27 @@ async def test_an_export_that_is_none_of_this_log_prunes_nothing(make, kind: str
     assert code(await post(bench, "/audit/prunings", {"what": "leaf", "below": below, **ask})) == (409, expected)
 
 
+@pytest.mark.parametrize("kind", ["gone", "altered", "another export"])
+async def test_an_export_that_changed_after_the_proposal_prunes_nothing(make, kind: str):
+    """Verified again at the approval: what the first person saw must still be there."""
+    bench = make()
+    await fill(bench, 300)
+    proposal = (await post(bench, "/audit/prunings", {"what": "leaf", "below": 256, **exported(bench)})).json()[
+        "proposal"
+    ]
+    folder = bench.appliance.settings.export_dir / "e1"
+    if kind == "altered":
+        checkpoint = next(folder.rglob("checkpoint"))
+        checkpoint.write_bytes(checkpoint.read_bytes() + b"\n")
+    else:
+        shutil.rmtree(folder)
+    if kind == "another export":
+        exported(bench)
+    answer = await post(bench, f"/audit/prunings/{proposal}/approve", role="privacy")
+    assert code(answer) == (409, "export_unverified")
+    assert bench.reader.floors().leaf == 0
+
+
 @pytest.mark.parametrize("scope", [{"subject": "whoever"}, {"tenant": "any"}, {"first": 255, "last": 300}], ids=str)
 async def test_a_hold_beats_retention(make, scope):
     """At the proposal, and again at the approval when it came in between."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 
 import pytest
@@ -237,6 +238,22 @@ async def test_a_replayed_approval_is_refused(sealing):
     await post(sealing, f"/audit/unsealings/{proposal}/approve", role="privacy")
     again = await post(sealing, f"/audit/unsealings/{proposal}/approve", role="privacy")
     assert code(again) == (409, "proposal_taken_up")
+
+
+async def test_two_approvals_and_two_showings_at_once_are_one(sealing):
+    """Judged and recorded undivided: of four that race, one each."""
+    index, _ = await asked(sealing)
+    proposal = await proposed(sealing, index)
+    sealing.add_key("officer2", 9, owner="quinn", tenant="plant-1", roles=("privacy",))
+    roles = ("privacy", "officer2") * 2
+    approvals = await asyncio.gather(
+        *(post(sealing, f"/audit/unsealings/{proposal}/approve", role=role) for role in roles)
+    )
+    assert sorted(answer.status_code for answer in approvals) == [200, 409, 409, 409]
+    showings = await asyncio.gather(*(post(sealing, f"/audit/unsealings/{proposal}/show") for _ in range(4)))
+    assert sorted(answer.status_code for answer in showings) == [200, 409, 409, 409]
+    assert sum("Once" in answer.text for answer in showings) == 1
+    assert kinds(sealing).count("unseal:approved") == kinds(sealing).count("content:shown") == 1
 
 
 @pytest.mark.parametrize(

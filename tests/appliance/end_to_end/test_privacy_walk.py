@@ -40,6 +40,7 @@ def walker(tmp_path: Path, repository: Path, page: str) -> Iterator[tuple[LiveAp
         yield appliance, home, blocks
 
 
+@pytest.mark.timeout(900)
 def test_every_command_of_the_walk_does_what_the_page_says(walker, repository: Path):
     """The blocks run in order in one shell, where a command that fails ends it; the log tells the same story."""
     appliance, home, blocks = walker
@@ -92,7 +93,7 @@ def test_the_table_of_profiles_says_what_the_data_says(page: str):
     }
 
 
-@pytest.mark.usefixtures("repository")
+@pytest.mark.timeout(900)
 def test_a_lowered_floor_stops_the_start_until_two_people_approved_it(tmp_path: Path):
     """The whole way: a longer floor, a start that is refused, two people, a start that states the exception."""
     state = tmp_path / "state"
