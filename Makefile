@@ -19,7 +19,7 @@ help:
 	@echo "make test       install into .venv, run the whole suite in WORKERS=2 processes"
 	@echo "make check      lint, types, import contracts, docs"
 	@echo "make test-long  the long lanes: many crash rounds, large fuzz"
-	@echo "make crash      kill the log's writer ROUNDS=1000 times under load"
+	@echo "make crash      kill the log's writer ROUNDS=1000 times under load on each store, and the server"
 	@echo "make faults     fail every call to the disk in every way, and cut the power at every call"
 	@echo "make tamper     change every bit and every row of a log, and print what was found"
 	@echo "make interop    let strangers' tools check us: model_signing, aics-tlog, aics-witness, pymerkle"
@@ -36,7 +36,7 @@ test-long: $(VENV)/.test
 	$(PYTEST) -m slow --timeout=7200
 
 crash: $(VENV)/.test
-	CLOISTER_CRASH_ROUNDS=$(ROUNDS) $(PYTEST) -q -s --timeout=7200 tests/audit/test_crash.py
+	CLOISTER_CRASH_ROUNDS=$(ROUNDS) $(PYTEST) -q -s --timeout=7200 tests/audit/test_crash.py tests/audit/postgres/test_server_deaths.py
 
 faults: $(VENV)/.test
 	$(PYTEST) -q -s -m slow --timeout=7200 tests/audit/test_faulty_disk.py

@@ -48,6 +48,11 @@ _SERVER: tuple[tuple[str, str], ...] = (
 )
 
 
+_SERVER_DIED = "57P02"
+"""Said by a server that stops at once, or of which another process died.  It is no word on any commit: the connection
+ends with it, and what became of the commit is asked for."""
+
+
 class Part(Enum):
     """What a connection is for; the value is the rights that its role has on each table of the log."""
 
@@ -80,9 +85,7 @@ def open_engine(log: PostgresLog, part: Part, *, on_notice: Callable[[str], None
         )
         try:
             if on_notice is not None:
-                connection.add_notice_handler(
-                    lambda notice: on_notice(f"{notice.severity_nonlocalized}: {notice.message_primary}")
-                )
+                connection.add_notice_handler(_in_words(on_notice))
             _prove(connection, log, part)
             connection.commit()
         except BaseException:
@@ -98,7 +101,11 @@ def open_engine(log: PostgresLog, part: Part, *, on_notice: Callable[[str], None
 
 
 def _in_words(on_notice: Callable[[str], None]) -> Callable[[psycopg.errors.Diagnostic], None]:
-    return lambda said: on_notice(f"{said.severity_nonlocalized}: {said.message_primary}")
+    def say(said: psycopg.errors.Diagnostic) -> None:
+        if said.sqlstate != _SERVER_DIED:
+            on_notice(f"{said.severity_nonlocalized}: {said.message_primary}")
+
+    return say
 
 
 def _prove(connection: psycopg.Connection[Any], log: PostgresLog, part: Part) -> None:
