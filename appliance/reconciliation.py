@@ -102,10 +102,10 @@ class Reconciliation:
 
 
 def reconcile(leaves: Iterable[Leaf], live: tuple[int, JsonValue] | None = None) -> Reconciliation:
-    """Account for every run whose first entry is among the leaves.
+    """Account for every run among the leaves; of one that is there in part, for its requests alone.
 
     Args:
-        leaves: in order and without gaps, from the first entry of a run to the end that is looked at.
+        leaves: in order and without gaps, from the first that is looked at to the last.
         live: the epoch of the run that still goes on, and its counters in the form of the fact `engine`.  Taken before
             the end of the leaves was, so that they hold nothing that these leaves cannot.
     """
@@ -123,6 +123,8 @@ class _Run:
     boot_id: str
     first_index: int
     goes_on: bool
+    is_whole: bool
+    """Its first entry is among the leaves; of a part of a run no sum can be compared."""
     last_index: int = 0
     num_begun: Counter[str] = field(default_factory=Counter)
     ends: Counter[str] = field(default_factory=Counter)
@@ -191,7 +193,7 @@ class _Run:
     def _counted(self) -> dict[str, int] | None:
         """Give what the terminal records must account for, where the run's end or the present moment tells."""
         is_final = self.counted_by in (Kind.APPLIANCE_STOPPED, "now")
-        if not is_final or self.num_without_usage or self.counters is None or self.late is None:
+        if not is_final or not self.is_whole or self.num_without_usage or self.counters is None or self.late is None:
             return None
         return {name: self.counters[name] - self.late[name] for name in TOKENS}
 
@@ -232,7 +234,8 @@ class _Accounting:
         if place.epoch not in self.runs:
             if self._newest is not None:
                 self._newest.goes_on = False
-            self._newest = _Run(place.epoch, place.boot_id, leaf.index, goes_on=True)
+            is_whole = leaf.event.kind == Kind.APPLIANCE_STARTED
+            self._newest = _Run(place.epoch, place.boot_id, leaf.index, goes_on=True, is_whole=is_whole)
             self.runs[place.epoch] = self._newest
         run = self.runs[place.epoch]
         if leaf.event.kind == Kind.APPLIANCE_STOPPED:

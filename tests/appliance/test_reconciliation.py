@@ -238,6 +238,16 @@ def test_a_replays_tokens_belong_to_the_account() -> None:
     assert findings(reconcile(lost))[0] == ("this request began and has no end", started)
 
 
+def test_of_a_part_of_a_run_no_sum_is_compared() -> None:
+    """A window that begins in the middle: its requests are accounted for, its tokens cannot be."""
+    script = Script()
+    script.serve("a", "b")
+    script.add(Kind.APPLIANCE_STOPPED, engine=engine(20, 8, 10))
+    whole, part = reconcile(script.leaves), reconcile(script.leaves[2:])
+    assert (whole.verdict, part.verdict, findings(part)) == (Verdict.BALANCED, Verdict.UNCOUNTED, [])
+    assert part.runs[0].num_admitted == 1
+
+
 def test_nothing_balances() -> None:
     """An empty log has nothing that contradicts."""
     assert reconcile([]).verdict is Verdict.BALANCED

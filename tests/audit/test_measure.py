@@ -2,16 +2,21 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from audit_log_builder import START_US, build_log, make_event, request_events
+from audit_log_builder import START_US, build_log, event_now, make_event, request_events
 from hypothesis import given
 from hypothesis import strategies as st
+from log_places import LogPlace
 
 from audit.forecast import Forecast, forecast
-from audit.measure import DAY_US, SAMPLE_LEN
+from audit.location import PostgresLog
+from audit.measure import DAY_US
 from audit.reader import AuditReader
+from audit.writer import AuditWriter
 
 HOUR_US = 3_600_000_000
 FIGURES = {
@@ -49,6 +54,20 @@ def test_a_log_of_known_size_is_measured_as_it_is(tmp_path: Path) -> None:
     assert 0 < measure.free_bytes <= measure.volume_bytes <= status.f_blocks * status.f_frsize
 
 
+def test_each_store_tells_its_own_size(place: LogPlace, open_writer: Callable[..., AuditWriter]) -> None:
+    """Files and free disk where the log is a file, the server's own figure and no disk where it is not."""
+    writer = open_writer()
+    with AuditReader(place.reader) as reader:
+        before = reader.measure(START_US)
+        for future in [writer.submit(event_now(number, "log:read")) for number in range(2000)]:
+            future.result()
+        after = reader.measure(time.time_ns() // 1_000)
+    assert (before.num_leaves, after.num_leaves, after.num_recent) == (0, 2000, 2000)
+    assert after.kinds == {"log:read": 2000}
+    assert after.used_bytes > before.used_bytes + 2000 * 300
+    assert (after.free_bytes is None) == (after.volume_bytes is None) == isinstance(place.reader, PostgresLog)
+
+
 def test_a_log_younger_than_a_day_counts_by_its_age(tmp_path: Path) -> None:
     """Ten leaves in ten hours are twenty-four a day."""
     path = tmp_path / "audit.db"
@@ -81,20 +100,21 @@ def test_an_empty_log_is_measured(tmp_path: Path) -> None:
     assert (expected.bytes_per_leaf, expected.bytes_per_request, expected.days_left) == (None, None, None)
 
 
-def test_kinds_are_counted_among_the_newest_alone(tmp_path: Path) -> None:
+def test_kinds_are_counted_among_the_newest_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The figure costs the same at any size of the log."""
     path = tmp_path / "audit.db"
     older = [make_event(number, "log:read") for number in range(40)]
-    newer = [make_event(number) for number in range(SAMPLE_LEN)]
+    newer = [make_event(number) for number in range(60)]
+    monkeypatch.setattr("audit.measure.SAMPLE_LEN", len(newer))
     build_log(path, [*older, *newer], [len(older) + len(newer)])
     with AuditReader(path) as reader:
-        assert reader.measure(START_US).kinds == {"request:admitted": SAMPLE_LEN}
+        assert reader.measure(START_US).kinds == {"request:admitted": 60}
 
 
 def test_bytes_per_leaf_are_near_what_leaves_weigh(tmp_path: Path) -> None:
     """The store's overhead per leaf is bounded: columns, indexes and the tree's nodes."""
     path = tmp_path / "audit.db"
-    events = request_events(2000)
+    events = request_events(600)
     build_log(path, events, [len(events)])
     with AuditReader(path) as reader:
         measure = reader.measure(START_US)

@@ -92,3 +92,20 @@ def test_a_halt_stands_in_the_log_of_the_next_run(tmp_path: Path):
         assert row["index"] == size + 1, "right behind appliance:started"
     finally:
         again.stop()
+
+
+@pytest.mark.parametrize(
+    ("page", "heading"), [("operate.md", "## The log"), ("audit.md", "## The log beside the engine")]
+)
+def test_the_pages_commands_work_as_they_stand(live: LiveAppliance, repository: Path, page: str, heading: str):
+    """Every command of the block is typed."""
+    text = (repository / "docs" / page).read_text().partition(f"{heading}\n")[2]
+    block = text.partition("```console\n")[2].partition("```")[0]
+    commands = [line.partition("#")[0].split() for line in block.splitlines()]
+    assert commands
+    environment = {**os.environ, "CLOISTER_STATE_DIR": str(live.state_dir), "CLOISTER_URL": live.url}
+    for command in commands:
+        assert command[0] == ".venv/bin/cloister"
+        said = subprocess.run([COMMAND[0], *command[1:]], env=environment, capture_output=True, text=True, check=False)
+        assert said.returncode == 0, (command, said.stderr)
+        assert said.stdout

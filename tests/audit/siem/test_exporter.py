@@ -8,15 +8,18 @@ from pathlib import Path
 
 import pytest
 from audit_log_builder import OTHER_SIGNER, SIGNER, attacker, build_log, event_now, make_event
+from log_places import LogPlace
 from siem_leaves import NAME
 
 from audit.beside import Floor, Pruned
 from audit.errors import AuditRefused
 from audit.reader import AuditReader
+from audit.siem.copy_check import check_copy
 from audit.siem.copy_lines import read_line
 from audit.siem.cursor import Cursor, CursorFile
 from audit.siem.destination import Destination
 from audit.siem.exporter import Exporter, ExportPace, ExportStatus
+from audit.siem.file_sink import FileSink
 from audit.siem.sink import SinkFailed
 from audit.writer import AuditWriter
 
@@ -137,6 +140,23 @@ def test_the_whole_log_is_copied_in_order_and_then_what_comes(open_writer: OpenW
     assert max(map(len, sink.batches)) <= SOON.max_batch_len
     assert sink.num_closed == 1
     assert exporter.status == ExportStatus(13, 13, None, None, 0, None, concerns_others=True)
+
+
+def test_a_log_in_each_store_is_copied_and_its_copy_checked(
+    place: LogPlace, open_writer: OpenWriter, tmp_path: Path
+) -> None:
+    """A file or a database: the same leaves, the same hashes, found again in the copy."""
+    writer, copy = open_writer(), tmp_path / "copy.jsonl"
+    append(writer, 10)
+    destination = Destination.parse(f"jsonl+file://{copy}")
+    cursor = CursorFile(tmp_path / "cursor", destination=destination.text, log=NAME.origin)
+    with AuditReader(place.reader) as reader:
+        exporter = Exporter(destination, NAME, reader, FileSink(copy, max_bytes=2**20, max_files=1), cursor)
+        append(writer, 10)
+        assert exporter.close(60)
+        with copy.open("rb") as file:
+            report = check_copy([("copy", file)], reader, from_index=0)
+    assert (report.ok, report.num_matching, report.num_behind) == (True, 20, 0)
 
 
 def test_the_next_run_goes_on_where_the_last_one_came_to(open_writer: OpenWriter, bench: Bench) -> None:
