@@ -122,6 +122,8 @@ class Appliance:
         commit = self.log.activity.newest_commit
         self.metrics.last_commit.set(0 if commit is None else commit.at_us / 1e6)
         self.metrics.clock_synchronised.set(CLOCK_VALUES[self.log.clock.state().word])
+        for keeper in self.log.anchoring.keepers:
+            self.metrics.anchored(keeper.name, keeper.status)
         for exporter in self.log.exports.exporters:
             self.metrics.exported(exporter.destination.text, exporter.status, self.log_size())
 
@@ -232,6 +234,7 @@ def _start_facts(settings: Settings, changes: tuple[str, ...]) -> dict[str, Json
         "host": settings.host,
         "port": settings.port,
         "model": settings.model,
+        "anchors": settings.anchor_names,
         "siem_exports": list(settings.siem_exports),
     }
 

@@ -32,6 +32,8 @@ class Kind(StrEnum):
     """Every kind of event, in alphabetical order."""
 
     ACT_REFUSED = "act:refused"
+    ANCHOR_FAILING = "anchor:failing"
+    ANCHOR_RECOVERED = "anchor:recovered"
     APPLIANCE_STARTED = "appliance:started"
     APPLIANCE_STOPPED = "appliance:stopped"
     AUTH_REFUSED = "auth:refused"

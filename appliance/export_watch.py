@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from appliance.audit_trail import SYSTEM, AuditTrail, Kind
-from audit.reader import EntryFilter
+from appliance.failing_record import stands_failing
 
 if TYPE_CHECKING:
     from appliance.siem_exports import SiemExports
@@ -45,7 +45,7 @@ class ExportWatch:
         self._failing = {
             exporter.destination.text
             for exporter in exports.exporters
-            if _was_failing(reader, exporter.destination.text)
+            if stands_failing(reader, Kind.EXPORT_FAILING, Kind.EXPORT_RECOVERED, exporter.destination.text)
         }
         """Destinations whose newest record says so, of this run or an earlier one."""
 
@@ -81,12 +81,3 @@ def failing_code(status: ExportStatus, now: float, deadline_s: float) -> str | N
         return status.failure_code
     is_late = status.busy_since is not None and now - status.busy_since > deadline_s
     return "sink_late" if is_late else None
-
-
-def _was_failing(reader: AuditReader, destination: str) -> bool:
-    newest = [
-        entries[0]
-        for kind in (Kind.EXPORT_FAILING, Kind.EXPORT_RECOVERED)
-        if (entries := reader.entries(EntryFilter(kind=kind.value, subject=destination), limit=1, newest=True).entries)
-    ]
-    return bool(newest) and max(newest, key=lambda entry: entry.index).leaf.event.kind == Kind.EXPORT_FAILING

@@ -18,6 +18,9 @@ from pathlib import Path
 import structlog
 
 from appliance.admission import AdmissionDoor
+from appliance.anchors.keeper import Anchoring
+from appliance.anchors.places import sinks_of
+from appliance.anchors.watch import AnchorWatch
 from appliance.audit_trail import PAIRING, REPLAY_PAIRING, SYSTEM, AuditTrail, Clock, Kind
 from appliance.capacity_watch import CapacityWatch
 from appliance.clock_state import ClockWatch
@@ -35,6 +38,7 @@ from appliance.run_counters import RunCounters
 from appliance.settings import Settings
 from appliance.siem_exports import SiemExports
 from appliance.state.opening import OpenState
+from audit.anchoring.head import SignedHead
 from audit.event import Event, Floor, JsonValue, Receipt, SealedContent
 from audit.location import LogLocation
 from audit.reader import AuditReader, EntryFilter
@@ -57,6 +61,7 @@ class OpenLog:
     activity: LogActivity = field(default_factory=LogActivity)
     counters: RunCounters = field(default_factory=RunCounters)
     clock: ClockWatch = field(default_factory=ClockWatch)
+    anchoring: Anchoring = field(default_factory=Anchoring)
 
 
 class _MeasuredSink:
@@ -124,6 +129,14 @@ async def open_log(
     exports = SiemExports.start(settings, state.layout, writer.head.origin, reader, _from_any_thread(watch.nudge))
     closing.push_async_callback(asyncio.to_thread, exports.close)
     activity.listen(exports.wake)
+    anchoring = Anchoring(
+        sinks_of(settings, state.layout.anchors, reader.consistency),
+        lambda: _newest_head(reader),
+        interval_s=settings.anchor_interval_s,
+        deadline_s=settings.anchor_deadline_s,
+        tell=watch.nudge,
+    )
+    closing.push_async_callback(anchoring.finish)  # after `appliance:stopped`, so that the last head leaves the box too
     closing.push_async_callback(_record_stop, trail, writer, counters)
     changes = ClockChanges(clock, trail)
     await trail.append(Kind.APPLIANCE_STARTED, SYSTEM, "appliance", start_facts)
@@ -140,10 +153,17 @@ async def open_log(
                 settings.min_free_bytes,
             ),
             changes,
+            AnchorWatch(anchoring, trail, reader),
         ]
     )
+    anchoring.start()
     closing.push_async_callback(watch.close)
-    return OpenLog(writer, reader, trail, keyring, exports, activity, counters, clock)
+    return OpenLog(writer, reader, trail, keyring, exports, activity, counters, clock, anchoring)
+
+
+def _newest_head(reader: AuditReader) -> SignedHead:
+    newest = reader.head()
+    return SignedHead(newest.checkpoint, newest.note)
 
 
 def _from_any_thread(act: Callable[[], None]) -> Callable[[], None]:

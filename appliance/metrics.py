@@ -19,6 +19,7 @@ from appliance.engine_metrics import EngineCollector
 from engine.request import FinishReason
 
 if TYPE_CHECKING:
+    from appliance.anchors.keeper import SinkStatus
     from appliance.log_status import Condition
     from appliance.running import Running
     from audit.siem.exporter import ExportStatus
@@ -143,6 +144,14 @@ class ServingMetrics:
             ("destination",),
             registry=self.registry,
         )
+        self._anchor_size, self._anchor_taken_at, self._anchor_failing = (
+            Gauge(name, text, ("sink",), registry=self.registry)
+            for name, text in (
+                ("cloister_anchor_size", "Size of the newest head that a place outside the box took in this run."),
+                ("cloister_anchor_taken_timestamp_seconds", "When it took it; 0 before."),
+                ("cloister_anchor_failing", "1 while the newest attempt of a place failed."),
+            )
+        )
         self._log_bytes = self._gauge("cloister_audit_bytes", "Bytes of the log's store.")
         self._free_bytes = self._gauge("cloister_audit_free_bytes", "Free bytes of the log's disk.")
         self._fill_ratio = self._gauge(
@@ -226,6 +235,12 @@ class ServingMetrics:
         self._http_seconds.labels(handler, method).observe(seconds)
         self._http_request_bytes.labels(handler).observe(request_bytes)
         self._http_response_bytes.labels(handler).observe(response_bytes)
+
+    def anchored(self, sink: str, status: SinkStatus) -> None:
+        """Note what is known of one place outside the box."""
+        self._anchor_size.labels(sink).set(status.size or 0)
+        self._anchor_taken_at.labels(sink).set(status.taken_at_s)
+        self._anchor_failing.labels(sink).set(status.code is not None)
 
     def measured(self, condition: Condition) -> None:
         """Note the log's size and what is left of its disk; what cannot be seen is not a number."""

@@ -5,15 +5,19 @@ from __future__ import annotations
 import ipaddress
 import os
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from appliance.keeping.retention_profiles import read_profiles
-from audit.errors import AuditRefused
+from audit.anchoring.http_post import HttpAddress
+from audit.anchoring.syslog import SyslogAddress
+from audit.cosignature import CosignatureVerifier
+from audit.errors import AuditRefused, KeyRefused
 from audit.siem.destination import Destination
 
+T = TypeVar("T")
 PREFIX = "CLOISTER_"
 CLIENT_VARIABLES = frozenset({"CLOISTER_API_KEY", "CLOISTER_URL"})
 """Read by the command's client verbs (`cloister demo`, `cloister audit`), never by the server."""
@@ -21,6 +25,33 @@ CLIENT_VARIABLES = frozenset({"CLOISTER_API_KEY", "CLOISTER_URL"})
 
 class SettingsRefused(Exception):
     """A setting is unknown or has a value that cannot be used; the message names it and the remedy."""
+
+
+class WitnessSetting(BaseModel):
+    """One witness that is asked to cosign this log's heads."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    url: str
+    """Submission prefix; `/add-checkpoint` is added to it."""
+    vkey: str
+    key_file: Path | None = None
+    ca_file: Path | None = None
+
+    @field_validator("url")
+    @classmethod
+    def _address(cls, url: str) -> str:
+        HttpAddress.from_url(url)
+        return url
+
+    @field_validator("vkey")
+    @classmethod
+    def _witness_key(cls, vkey: str) -> str:
+        try:
+            CosignatureVerifier.from_vkey(vkey)
+        except KeyRefused as refusal:
+            raise ValueError(str(refusal)) from refusal
+        return vkey
 
 
 class Settings(BaseSettings):
@@ -77,6 +108,20 @@ class Settings(BaseSettings):
         default=30.0, gt=0, description="A PostgreSQL server that went away is waited for this long."
     )
     min_free_bytes: int = Field(default=128 * 2**20, ge=0, description="Below this much free disk nothing is admitted.")
+    anchor_directories: tuple[Path, ...] = Field(
+        default=(), description="Folders on media that take each signed head; each holds a file `cloister-anchors`."
+    )
+    anchor_written_once: tuple[Path, ...] = Field(
+        default=(), description="The same on media that can be written once: no file is ever replaced there."
+    )
+    anchor_syslog: tuple[str, ...] = Field(
+        default=(), description="Collectors that take each signed head, e.g. `unix:/dev/log`; see anchors.md."
+    )
+    anchor_witnesses: tuple[WitnessSetting, ...] = Field(
+        default=(), description="Witnesses that cosign each signed head: objects with `url` and `vkey`; see anchors.md."
+    )
+    anchor_interval_s: float = Field(default=60.0, gt=0, description="A head that moved leaves the box this often.")
+    anchor_deadline_s: float = Field(default=10.0, gt=0, description="Each place must take a head in this time.")
     siem_exports: tuple[str, ...] = Field(
         default=(), description="Where copies of the log go, e.g. `cef+tcp://10.0.0.5:601`; see siem.md."
     )
@@ -98,6 +143,26 @@ class Settings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         default="info", description="Level of the operator's log."
     )
+
+    @field_validator("anchor_directories", "anchor_written_once")
+    @classmethod
+    def _absolute_folders(cls, folders: tuple[Path, ...]) -> tuple[Path, ...]:
+        if not all(folder.is_absolute() for folder in folders):
+            raise ValueError("a folder of heads is named by its whole path")
+        return _each_once(folders)
+
+    @field_validator("anchor_syslog")
+    @classmethod
+    def _collectors(cls, addresses: tuple[str, ...]) -> tuple[str, ...]:
+        for text in addresses:
+            SyslogAddress.from_text(text)
+        return _each_once(addresses)
+
+    @field_validator("anchor_witnesses")
+    @classmethod
+    def _witnesses(cls, witnesses: tuple[WitnessSetting, ...]) -> tuple[WitnessSetting, ...]:
+        _each_once(tuple(CosignatureVerifier.from_vkey(one.vkey).name for one in witnesses))
+        return witnesses
 
     @field_validator("siem_exports")
     @classmethod
@@ -138,9 +203,21 @@ class Settings(BaseSettings):
         return f"[{self.host}]" if ":" in self.host else self.host
 
     @property
+    def anchor_names(self) -> list[str]:
+        """Where heads go, as it stands in the record of a start."""
+        folders = (*self.anchor_directories, *self.anchor_written_once)
+        return [*map(str, folders), *self.anchor_syslog, *(one.url for one in self.anchor_witnesses)]
+
+    @property
     def served_hosts(self) -> frozenset[str]:
         """Host headers that are answered, in lower case: `allowed_hosts`, and always the listening address."""
         return frozenset(name.lower() for name in (*self.allowed_hosts, self.url_host))
+
+
+def _each_once(values: tuple[T, ...]) -> tuple[T, ...]:
+    if len(set(values)) != len(values):
+        raise ValueError("a place stands twice")
+    return values
 
 
 def read_settings() -> Settings:

@@ -4,6 +4,7 @@
     OUT/tlog/checkpoint       the signed head
     OUT/tlog/tile/L/N[.p/W]   hashes
     OUT/tlog/tile/entries/N   leaves
+    OUT/anchors/*.checkpoint  heads that witnesses cosigned, where there are some
 
 Promise: the folder appears whole or not at all, and shows one consistent state while appending goes on.  It copies what
 is stored; whether that is sound is the verifier's business.
@@ -18,12 +19,14 @@ from pathlib import Path
 
 from sqlalchemy import Connection, select
 
+from audit.anchoring.head import CHECKPOINT_SUFFIX
 from audit.checkpoint import Checkpoint, LogVerifier, open_checkpoint
 from audit.errors import AuditCorrupt, LogExists
 from audit.location import LogLocation
 from audit.schema import leaf_table, node_table
 from audit.store import newest_checkpoint, open_engine, require_kinds, snapshot, stored_floors
 from audit.tiles import (
+    ANCHORS_FOLDER,
     CHECKPOINT_NAME,
     LOG_FOLDER,
     TILE_HEIGHT,
@@ -35,14 +38,25 @@ from audit.tiles import (
 )
 
 
-def export_log(location: LogLocation, folder: Path, verifier: LogVerifier) -> Checkpoint:
-    """Write the log at `location` into a new `folder`; return the checkpoint that it shows."""
+def export_log(
+    location: LogLocation, folder: Path, verifier: LogVerifier, *, anchors: Path | None = None
+) -> Checkpoint:
+    """Write the log at `location` into a new `folder`; return the checkpoint that it shows.
+
+    Args:
+        location: the log.
+        folder: does not exist yet.
+        verifier: one of the keys that signed its head; its text form goes along.
+        anchors: a folder with cosigned heads that go along as they are, if it exists.
+    """
     if folder.exists():
         raise LogExists(folder)
     draft = folder.with_name(f".{folder.name}.{os.getpid()}.new")
     draft.mkdir(mode=0o700, parents=True)
     try:
         checkpoint = _write_log(location, draft, verifier)
+        for path in sorted(anchors.glob(f"*{CHECKPOINT_SUFFIX}")) if anchors is not None else ():
+            _write(draft / ANCHORS_FOLDER / path.name, path.read_bytes())
         draft.rename(folder)
     except BaseException:
         shutil.rmtree(draft)

@@ -18,6 +18,8 @@ TILE_HEIGHT = 8
 CHECKPOINT_NAME = "checkpoint"
 LOG_FOLDER = "tlog"
 """Where an exported folder has the log, beside the public key."""
+ANCHORS_FOLDER = "anchors"
+"""Where an exported folder has the heads that witnesses cosigned."""
 VKEY_NAME = "log.vkey"
 _LENGTH_BYTES = 2
 

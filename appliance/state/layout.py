@@ -6,6 +6,7 @@ var/                        mode 0700, every folder 0700, every file 0600
 ├── log/                    audit.db (or `moved_to`, when the log lies in PostgreSQL), signing.key, verifier.vkey,
 │                           halted.json
 ├── siem/                   <digest>.json, the cursor of one destination of a copy; made when there is one
+├── anchors/                <witness>.checkpoint, the newest head that each witness cosigned; made when there is one
 ├── keys.db                 API keys, without secrets
 ├── subject_keys.db         what makes commitments provable; destroyed per subject
 ├── policy/<seq>/           files/..., signatures/<key id>.json; the highest seq is in force
@@ -101,6 +102,11 @@ class StateLayout:
     def siem_cursor(self, digest: str) -> Path:
         """How far one destination of a copy has come."""
         return self.root / "siem" / f"{digest}.json"
+
+    @property
+    def anchors(self) -> Path:
+        """Folder of the heads that witnesses cosigned."""
+        return self.root / "anchors"
 
     @property
     def subject_keys_db(self) -> Path:

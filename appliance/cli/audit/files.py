@@ -32,7 +32,7 @@ SHOWN_FINDINGS = 20
 def export(folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="A folder that does not exist yet.")]) -> None:
     """Write the log of the state folder as C2SP tlog-tiles with its public key."""
     layout = StateLayout(read_settings().state_dir.resolve())
-    checkpoint = export_log(own_log(), folder, read_vkey(layout.log_vkey))
+    checkpoint = export_log(own_log(), folder, read_vkey(layout.log_vkey), anchors=layout.anchors)
     print(f"{checkpoint.size} entries in {folder}; verify by: cloister audit verify {folder}")
     print(f"digest {export_digest(folder)}")
 
