@@ -18,6 +18,9 @@ ACCESS_KINDS = (
     Kind.REVIEW_SIGNED_OFF.value,
     Kind.CONTENT_CHECKED.value,
     Kind.CONTENT_SHOWN.value,
+    Kind.EVIDENCE_MADE.value,
+    Kind.EVIDENCE_STARTED.value,
+    Kind.REPLAY_STARTED.value,
     Kind.UNSEAL_APPROVED.value,
     Kind.UNSEAL_PROPOSED.value,
 )

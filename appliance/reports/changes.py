@@ -14,13 +14,20 @@ from audit.search.expression import And, Equal, Expression, Not
 
 USE_KINDS = frozenset(
     {
+        Kind.ACT_REFUSED.value,
         Kind.AUTH_REFUSED.value,
         Kind.CONTENT_CHECKED.value,
         Kind.CONTENT_SHOWN.value,
         Kind.ENGINE_DIED.value,
         Kind.ENGINE_RECOVERED.value,
+        Kind.EVIDENCE_MADE.value,
+        Kind.EVIDENCE_STARTED.value,
+        Kind.EXPORT_FAILING.value,
+        Kind.EXPORT_RECOVERED.value,
         Kind.KEYS_LISTED.value,
         Kind.LOG_READ.value,
+        Kind.REPLAY_ENDED.value,
+        Kind.REPLAY_STARTED.value,
         Kind.REPORT_MADE.value,
         Kind.REPORT_RUN.value,
         Kind.REQUEST_ABANDONED.value,
@@ -31,6 +38,8 @@ USE_KINDS = frozenset(
         Kind.REQUEST_FAILED.value,
         Kind.REQUEST_REFUSED.value,
         Kind.REVIEW_SIGNED_OFF.value,
+        Kind.UNSEAL_APPROVED.value,
+        Kind.UNSEAL_PROPOSED.value,
     }
 )
 """What changes nothing.  A kind that is not here counts as a change: a new one is shown rather than missed."""

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from appliance.audit_trail import PAIRING, Kind
+from appliance.reconciliation import Reconciliation, RunAccount
 from appliance.reports.gaps import IndexGaps
 from appliance.reports.scope import Rows, Scope, at, cut, int_fact
 from audit.entry import Entry
@@ -22,6 +23,19 @@ class OpenRequest:
     subject: str
     index: int
     admitted_at: str
+
+
+@dataclass(frozen=True, slots=True)
+class EngineAccount:
+    """One run, as `appliance.reconciliation` judges it."""
+
+    epoch: int
+    verdict: str
+    """`balanced`, `open`, `uncounted` (the run left no counters) or `unbalanced`."""
+    recorded: dict[str, int]
+    counted: dict[str, int]
+    """Empty where the engine told nobody."""
+    discrepancies: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,10 +57,12 @@ class Completeness:
     """Of the requests that ended."""
     missing_entries: int
     """Indexes of the window's stretch that no entry has."""
+    engine: tuple[EngineAccount, ...]
+    """Runs that began in the window: the tokens of the log against the engine's own counters."""
     findings: tuple[str, ...]
 
 
-def completeness(entries: Iterable[Entry], scope: Scope) -> Completeness:
+def completeness(entries: Iterable[Entry], scope: Scope, engine: Reconciliation) -> Completeness:
     """Hold admissions against ends; `entries` are all from the window's first on."""
     book, gaps = _Book(scope), IndexGaps(scope.first_index)
     for entry in entries:
@@ -71,8 +87,21 @@ def completeness(entries: Iterable[Entry], scope: Scope) -> Completeness:
         completion_tokens=book.tokens["completion_tokens"],
         cached_tokens=book.tokens["cached_tokens"],
         missing_entries=gaps.num_missing,
-        findings=cut([*gaps.findings, *book.findings]),
+        engine=tuple(map(_account, engine.runs)),
+        findings=cut([*gaps.findings, *book.findings, *_disagreements(engine)]),
     )
+
+
+def _account(run: RunAccount) -> EngineAccount:
+    counted = {} if run.counted is None else dict(run.counted)
+    return EngineAccount(run.epoch, run.verdict.value, dict(run.recorded), counted, run.num_discrepancies)
+
+
+def _disagreements(engine: Reconciliation) -> Iterable[str]:
+    for run in engine.runs:
+        for one in run.discrepancies:
+            if one.index is None:  # what is about one request is found here anyway
+                yield f"run {run.epoch}: {one.what}"
 
 
 @dataclass(slots=True)

@@ -14,6 +14,8 @@ from audit.search.expression import And, Expression, Not
 
 _ORDINARY = (
     Kind.APPLIANCE_STOPPED.value,
+    Kind.EVIDENCE_MADE.value,
+    Kind.EVIDENCE_STARTED.value,
     Kind.KEYS_LISTED.value,
     Kind.LOG_READ.value,
     Kind.MODEL_LOADED.value,

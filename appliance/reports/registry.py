@@ -7,9 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import dropwhile
 from typing import TYPE_CHECKING
 
 from appliance.audit_trail import Kind
+from appliance.reconciliation import Reconciliation, reconcile
 from appliance.reports.access import ACCESS_KINDS, log_access
 from appliance.reports.catalogue import event_catalogue
 from appliance.reports.changes import change_history, changes_filter
@@ -25,6 +27,7 @@ from appliance.reports.retention import KEEPING_KINDS, retention_and_holds
 from appliance.reports.reviews import review_report
 from appliance.reports.scope import Scope, both, kinds
 from appliance.reports.source import ReportSource
+from audit.entry import Entry
 from audit.search.expression import And, Expression, Not
 
 if TYPE_CHECKING:
@@ -58,7 +61,14 @@ class ReportSpec:
 
 
 def _completeness(source: ReportSource, scope: Scope, _parameters: Parameters) -> DataclassInstance:
-    return completeness(source.walk(scope.stretch_on), scope)
+    leaves = (entry.leaf for entry in dropwhile(_is_within_a_run, source.walk(scope.stretch_on)))
+    runs = tuple(run for run in reconcile(leaves).runs if run.first_index <= scope.last_index)
+    return completeness(source.walk(scope.stretch_on), scope, Reconciliation(runs))
+
+
+def _is_within_a_run(entry: Entry) -> bool:
+    """An account of half a run would be none."""
+    return entry.index > 0 and entry.leaf.event.kind != Kind.APPLIANCE_STARTED.value
 
 
 def _changes(source: ReportSource, scope: Scope, _parameters: Parameters) -> DataclassInstance:

@@ -6,6 +6,7 @@ import typer
 
 from appliance.cli.audit import (
     content,
+    controls,
     entries,
     erasures,
     evidence,
@@ -44,6 +45,7 @@ app.command("erase")(erasures.erase)
 app.command("check-certificate")(erasures.check_certificate_file)
 app.command("count")(search.count)
 app.command("review")(reports.review)
+app.command("controls")(controls.controls)
 app.add_typer(reports.app, name="report")
 app.command("check-content")(content.check_content)
 app.add_typer(holds.app, name="hold")

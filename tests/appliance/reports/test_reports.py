@@ -8,6 +8,7 @@ import pytest
 from report_story import MODEL, POLICY, SECOND_US, START_US, Story, scope_of, told
 
 from appliance.audit_trail import PAIRING
+from appliance.reconciliation import Reconciliation, reconcile
 from appliance.reports.access import log_access
 from appliance.reports.catalogue import event_catalogue
 from appliance.reports.changes import change_history, changes_filter
@@ -31,6 +32,9 @@ from audit.search.leaf_values import holds
 SIGNER = LogSigner.from_seed("test.log/reports", b"\x05" * 32)
 
 
+NO_COUNTERS = Reconciliation(())
+
+
 def meant(expression, entries):
     """What the report's own filter lets through."""
     return [entry for entry in entries if holds(expression, entry.leaf)]
@@ -42,7 +46,7 @@ def meant(expression, entries):
 def test_completeness_of_a_sound_log():
     """Admitted is ended, by outcome; what never was admitted stands beside it."""
     entries = told().entries
-    report = completeness(iter(entries), scope_of(entries))
+    report = completeness(iter(entries), scope_of(entries), NO_COUNTERS)
     assert (report.admitted, report.ended, report.missing_entries) == (4, 4, 0)
     assert report.outcomes == {
         "request:completed": 1,
@@ -60,7 +64,7 @@ def test_a_missing_terminal_is_named():
     """By subject and index."""
     story = told()
     index = story.request("req-8", end=None)
-    report = completeness(iter(story.entries), scope_of(story.entries))
+    report = completeness(iter(story.entries), scope_of(story.entries), NO_COUNTERS)
     assert (report.admitted, report.ended) == (5, 4)
     assert [(one.subject, one.index) for one in report.open] == [("req-8", index)]
     assert report.findings == (f"entry {index}: req-8 was admitted and has no end in the log",)
@@ -78,7 +82,7 @@ def test_an_end_after_the_window_still_ends_what_was_admitted_in_it():
     story.tell("request:completed", "req-1", admitted_index=before, outcome="completed")
     from_us = story.entries[first].leaf.event.ts_us
     scope = scope_of(story.entries, from_us=from_us, until_us=until_us, first_index=first, last_index=last)
-    report = completeness(iter(story.entries[first:]), scope)
+    report = completeness(iter(story.entries[first:]), scope, NO_COUNTERS)
     assert (report.admitted, report.ended, report.findings) == (1, 1, ())
 
 
@@ -90,7 +94,7 @@ def test_a_gap_is_named_wherever_it_is(place):
     gone = entries[place]
     kept = [entry for entry in entries if entry is not gone]
     expected = f"entries {gone.index} to {gone.index} are missing"
-    assert expected in completeness(iter(kept), scope).findings
+    assert expected in completeness(iter(kept), scope, NO_COUNTERS).findings
     assert expected in logging_continuity(iter(kept), scope).findings
     assert logging_continuity(iter(kept), scope).missing_entries == 1
 
@@ -103,11 +107,30 @@ def test_a_second_end_and_a_second_admission_are_named():
     again = story.tell("request:failed", "req-1", admitted_index=admitted, outcome="failed")
     story.request("req-2", end=None)
     twice = story.request("req-2")
-    findings = completeness(iter(story.entries), scope_of(story.entries)).findings
+    findings = completeness(iter(story.entries), scope_of(story.entries), NO_COUNTERS).findings
     assert findings == (
         f"entry {again}: request:failed ends req-1, which is not open",
         f"entry {twice}: req-2 was admitted a second time",
     )
+
+
+def test_tokens_that_the_engine_counted_otherwise_are_named():
+    """Run by run, as the reconciliation judges it; a run without counters is not guessed at."""
+    story = Story()
+    story.start()
+    counted = {"prompt_tokens": 10, "cached_tokens": 0, "output_tokens": 5}
+    none = dict.fromkeys(counted, 0)
+    story.request("req-1", engine=counted)
+    story.tell("appliance:stopped", engine={**counted, "output_tokens": 7, "late": none})
+    story.restart()
+    story.start()
+    scope = scope_of(story.entries)
+    engine = reconcile(entry.leaf for entry in story.entries)
+    report = completeness(iter(story.entries), scope, engine)
+    assert [(run.epoch, run.verdict) for run in report.engine] == [(1, "unbalanced"), (2, "uncounted")]
+    assert report.engine[0].counted["output_tokens"] == 7
+    (finding,) = report.findings
+    assert finding.startswith("run 1: the log accounts for 5 output_tokens, the engine counted 7")
 
 
 def test_completeness_is_read_once_and_no_further_than_it_must():
@@ -116,7 +139,7 @@ def test_completeness_is_read_once_and_no_further_than_it_must():
     first_run = [entry for entry in story.entries if entry.leaf.place.epoch == 1]
     scope = scope_of(story.entries, last_index=first_run[-1].index)
     source = iter(story.entries)
-    completeness(source, scope)
+    completeness(source, scope, NO_COUNTERS)
     assert next(source).index == first_run[-1].index + 2
 
 
