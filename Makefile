@@ -71,7 +71,8 @@ interop-model: $(VENV)/.test
 interop-log: $(VENV)/.test
 	$(PYTHON312) -m venv .venv-interop-log
 	.venv-interop-log/bin/python -m pip install --quiet aics-tlog==0.2.1 aics-witness==0.1.0 pymerkle==7.0.0
-	CLOISTER_TLOG_PYTHON=$(CURDIR)/.venv-interop-log/bin/python $(PYTEST) tests/audit/test_interop_tlog.py tests/audit/test_interop_witness.py
+	CLOISTER_TLOG_PYTHON=$(CURDIR)/.venv-interop-log/bin/python $(PYTEST) tests/audit/test_interop_tlog.py \
+		tests/audit/evidence/test_interop_pack.py tests/audit/test_interop_witness.py
 
 bench: $(VENV)/.test
 	$(BIN)/python -m benchmarks.bench_serving

@@ -23,7 +23,9 @@ FACT_NAMES = (
     *("prompt_tokens", "completion_tokens", "cached_tokens", "total_ms"),
 )
 HEADER = ("time", *LEAF_NAMES, *FACT_NAMES, "facts", "leaf_hash")
-_FORMULA = re.compile("(^|[;|\t\r\n])(?=\\s*[=+@\uff0b\uff0d\uff1d\uff20-]|[\t\r\n])")
+_CELL = "\ud800"
+"""Between cells until they are quoted: a lone surrogate, which no text of a leaf can hold."""
+_FORMULA = re.compile("[\ud800;|\t\r\n](?=\\s*[=+@\uff0b\uff0d\uff1d\uff20-]|[\t\r\n])")
 _EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 
 
@@ -68,5 +70,5 @@ def _cell(value: JsonValue) -> str:
 
 
 def _csv_row(cells: Sequence[str]) -> bytes:
-    quoted = (_FORMULA.sub(r"\1'", cell).replace('"', '""') for cell in cells)
-    return ('"' + '","'.join(quoted) + '"\r\n').encode()
+    row = _FORMULA.sub(r"\g<0>'", _CELL + _CELL.join(cells)).replace('"', '""').replace(_CELL, '","')
+    return f'{row[2:]}"\r\n'.encode()

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from audit_log_builder import PAIRING as UNLINKED
@@ -15,7 +16,9 @@ from audit.checkpoint import LogSigner
 from audit.event import Event
 from audit.evidence.build import DraftFacts, PackOrder, Seal, drafting, seal_pack, write_pack
 from audit.evidence.index import Selection
+from audit.merkle import EMPTY_EDGE, leaf_hash
 from audit.reader import AuditReader
+from audit.tiles import TILE_WIDTH, encode_bundle, tiles_of
 from audit.verify import DEFAULT_CLOCK_LIMIT_US
 from audit.writer import AuditWriter, WriterConfig
 
@@ -127,3 +130,25 @@ def make_pack(
     with drafting(folder) as draft:
         made = write_pack(path, draft, signer.verifier, order)
         seal_pack(draft, record_made(path, made, signer), [signer.verifier])
+
+
+def root_of(leaves: Sequence[bytes]) -> bytes:
+    """Root over leaves."""
+    return EMPTY_EDGE.append([leaf_hash(leaf) for leaf in leaves])[0].root()
+
+
+def write_log(folder: Path, leaves: Sequence[bytes], checkpoint: str) -> None:
+    """Write the tiles that these leaves give, under a checkpoint of whatever kind."""
+    shutil.rmtree(folder)
+    _, nodes = EMPTY_EDGE.append([leaf_hash(leaf) for leaf in leaves])
+    hashes = {(0, index): leaf_hash(leaf) for index, leaf in enumerate(leaves)}
+    hashes |= {(node.level // 8, node.index): node.digest for node in nodes if node.level % 8 == 0}
+    for tile in tiles_of(len(leaves)):
+        span = range(tile.index * TILE_WIDTH, tile.index * TILE_WIDTH + tile.width)
+        level = tile.level
+        content = (
+            encode_bundle([leaves[i] for i in span]) if level is None else b"".join(hashes[level, i] for i in span)
+        )
+        (folder / tile.path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / tile.path).write_bytes(content)
+    (folder / "checkpoint").write_text(checkpoint)

@@ -14,15 +14,13 @@ from pathlib import Path
 
 import pytest
 from audit_log_builder import OTHER_SIGNER, build_log
-from evidence_packs import SIGNER, batches_of, build_mixed_log, make_pack, mixed_events
+from evidence_packs import SIGNER, batches_of, build_mixed_log, make_pack, mixed_events, root_of, write_log
 from tamper_table import TamperRow, note
 from two_verifiers import judge
 
 from audit.checkpoint import Checkpoint, LogSigner, sign_checkpoint
 from audit.evidence.tile_log import TileLog
-from audit.merkle import EMPTY_EDGE, RightEdge, leaf_hash
 from audit.reader import AuditReader
-from audit.tiles import TILE_WIDTH, encode_bundle, tiles_of
 
 NUM_LEAVES = 500
 BATCH_LEN = 16
@@ -58,32 +56,9 @@ def expect_found(what: str, pack: Path, kept: Sequence[str] = (), *, against: st
         assert not passed, (what, verifier)
 
 
-def write_log(folder: Path, leaves: Sequence[bytes], checkpoint: str) -> None:
-    """Write the tiles that these leaves give, under a checkpoint of whatever kind."""
-    shutil.rmtree(folder)
-    edge, nodes = EMPTY_EDGE.append([leaf_hash(leaf) for leaf in leaves])
-    assert isinstance(edge, RightEdge)
-    hashes = {(0, index): leaf_hash(leaf) for index, leaf in enumerate(leaves)}
-    hashes |= {(node.level // 8, node.index): node.digest for node in nodes if node.level % 8 == 0}
-    for tile in tiles_of(len(leaves)):
-        span = range(tile.index * TILE_WIDTH, tile.index * TILE_WIDTH + tile.width)
-        level = tile.level
-        content = (
-            encode_bundle([leaves[i] for i in span]) if level is None else b"".join(hashes[level, i] for i in span)
-        )
-        (folder / tile.path).parent.mkdir(parents=True, exist_ok=True)
-        (folder / tile.path).write_bytes(content)
-    (folder / "checkpoint").write_text(checkpoint)
-
-
 def leaves_of(pack: Path) -> list[bytes]:
     """Every entry of a pack's log."""
     return [leaf for _, leaf in TileLog(pack / "tlog", [SIGNER.verifier]).leaves()]
-
-
-def root_of(leaves: Sequence[bytes]) -> bytes:
-    """Root over leaves."""
-    return EMPTY_EDGE.append([leaf_hash(leaf) for leaf in leaves])[0].root()
 
 
 EDITS: dict[str, Callable[[list[bytes], int], list[bytes]]] = {
