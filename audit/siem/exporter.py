@@ -46,7 +46,7 @@ class ExportStatus:
     failure: str | None
     """Why the last try failed; None after one that did not."""
     failure_code: str | None
-    """`sink_failed`, `log_unreadable`, `cursor_refused` or `log_differs`."""
+    """`sink_failed`, `log_unreadable`, `cursor_refused`, `log_differs`, or `internal_error`."""
     num_failures: int
     """Failed tries since the start of this process."""
     busy_since: float | None
@@ -129,7 +129,7 @@ class Exporter:
                 is_last_round = self._closing.is_set()
                 try:
                     has_moved = self._send_batch()
-                except (AuditError, OSError) as failure:
+                except Exception as failure:  # noqa: BLE001 - a thread that ended would be a copy that stopped unseen
                     self._note_failure(failure)
                     if is_last_round:
                         return
@@ -191,13 +191,14 @@ class Exporter:
         self._status = replace(self._status, next_index=stored.next_index)
         return stored
 
-    def _note_failure(self, failure: AuditError | OSError) -> None:
+    def _note_failure(self, failure: Exception) -> None:
         status = self._status
         in_sink = status.busy_since is not None
+        is_known = isinstance(failure, (AuditError, OSError))
         self._status = replace(
             status,
-            failure=str(failure),
-            failure_code=_code_of(failure, in_sink=in_sink),
+            failure=str(failure) if is_known else type(failure).__name__,  # a message of a library may hold anything
+            failure_code=_code_of(failure),
             num_failures=status.num_failures + 1,
             busy_since=None,
             concerns_others=status.concerns_others if in_sink else True,
@@ -229,12 +230,14 @@ def _pruned(next_index: int, floor: int) -> CursorMismatch:
     )
 
 
-def _code_of(failure: AuditError | OSError, *, in_sink: bool) -> str:
+def _code_of(failure: Exception) -> str:
     match failure:
         case SinkFailed():
             return "sink_failed"
         case CursorMismatch():
             return "log_differs"
-        case _ if in_sink:
-            return "cursor_refused"  # the sink took the batch, and the cursor could not be moved
-    return "cursor_refused" if isinstance(failure, OSError) else "log_unreadable"
+        case OSError():
+            return "cursor_refused"
+        case AuditError():
+            return "log_unreadable"
+    return "internal_error"

@@ -332,6 +332,44 @@ def test_a_cursor_of_something_else_is_refused(bench: Bench, change: str) -> Non
     assert bench.cursor_path.read_text() == text
 
 
+def test_a_fault_of_ours_is_told_and_ends_no_copy(
+    open_writer: OpenWriter, bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The thread lives on, says what broke without its message, and goes on once it works."""
+    append(open_writer(), 2)
+    sink = ScriptedSink()
+
+    def break_down(*_: object) -> bytes:
+        raise LookupError("a secret text")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Destination, "encode", break_down)
+        exporter = bench.start(sink)
+        sink.changed.wait_for(lambda: exporter.status.failure_code == "internal_error")
+        assert exporter.status.failure == "LookupError"
+    sink.changed.wait_for(lambda: sink.indexes == [0, 1])
+
+
+def test_a_cursor_that_cannot_be_moved_is_told_and_the_batch_sent_again(
+    open_writer: OpenWriter, bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A full disk under the cursor: the sink has the leaves, and gets them once more."""
+    append(open_writer(), 2)
+    sink = ScriptedSink()
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(CursorFile, "move", full)
+        exporter = bench.start(sink)
+        sink.changed.wait_for(lambda: exporter.status.failure_code == "cursor_refused")
+    sink.changed.wait_for(lambda: exporter.status.next_index == 2)
+    assert exporter.close(60)
+    assert set(sink.indexes) == {0, 1}
+    assert len(sink.indexes) > 2
+
+
 def test_a_log_that_cannot_be_read_is_tried_again(
     open_writer: OpenWriter, bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
