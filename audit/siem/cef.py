@@ -9,6 +9,7 @@ long the leaf; a value that was cut ends in `...`, and the log has the whole of 
 from __future__ import annotations
 
 import ipaddress
+import re
 import unicodedata
 from collections.abc import Iterator
 
@@ -22,6 +23,8 @@ _HEADER_BYTES = 128
 _VALUE_BYTES = 384
 _STEERING = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 """Unicode categories that end a line, steer a terminal, or are no character at all."""
+_PLAIN = re.compile(r"[ -<>-\[\]-{}~]*")
+"""Printable ASCII without `\\`, `=` and `|`: most values, which need no escape in either place."""
 _LABELS = (
     ("cs1", "leafHash"),
     ("cs2", "subject"),
@@ -107,6 +110,8 @@ def _source(address: str | None) -> dict[str, str | int | None]:
 
 def _escaped(text: str, escapes: dict[str, str], max_bytes: int) -> str:
     """Escape character by character, so that a cut falls between two of them and never inside an escape."""
+    if len(text) <= max_bytes and _PLAIN.fullmatch(text):
+        return text
     parts: list[str] = []
     room = max_bytes
     for character in text:
