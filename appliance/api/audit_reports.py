@@ -21,19 +21,20 @@ from appliance.api.call import Call
 from appliance.api.keeping_fields import EntryIndex, Name
 from appliance.api.route_spec import RouteSpec
 from appliance.api.wire import WireModel, refuse
-from appliance.audit_trail import PAIRING, Kind
+from appliance.audit_trail import Kind
 from appliance.errors import BadRequest, NotFound
 from appliance.reports.document import document_of, query_of
 from appliance.reports.recreation import MAX_SAMPLE
 from appliance.reports.registry import DEFAULT_SAMPLE, REPORTS, Parameters, ReportSpec
 from appliance.reports.report_file import report_file
 from appliance.reports.source import ReportSource
+from appliance.reports.verifying import verify_for_report
+from appliance.state.layout import StateLayout
 from audit.canonical import digest_of
 from audit.errors import EntryNotFound
 from audit.event import JsonValue
 from audit.reader import AuditReader
 from audit.search.moments import moment
-from audit.verify import verify_log
 
 MAX_MOMENT_CHARACTERS, MAX_NOTES_CHARACTERS, MAX_EXAMINED = 40, 4_096, 64
 MAX_SEED = 2**53 - 1
@@ -172,8 +173,10 @@ def _window(call: Call, from_text: str | None, to_text: str | None) -> tuple[int
 
 
 def _source(call: Call, reader: AuditReader, size: int) -> ReportSource:
-    verifiers = call.appliance.log.writer.verifiers
-    return ReportSource(reader, size, verifiers, lambda: verify_log(reader.location, verifiers, PAIRING))
+    settings, verifiers = call.appliance.settings, call.appliance.log.writer.verifiers
+    witnessed = StateLayout(settings.state_dir).anchors
+    places = [*settings.anchor_directories, *settings.anchor_written_once, *([witnessed] if witnessed.exists() else [])]
+    return ReportSource(reader, size, verifiers, lambda: verify_for_report(reader.location, verifiers, places))
 
 
 REPORT_ROUTES = (

@@ -15,6 +15,8 @@ from audit.search.expression import And, Equal, Expression, Not
 USE_KINDS = frozenset(
     {
         Kind.ACT_REFUSED.value,
+        Kind.ANCHOR_FAILING.value,
+        Kind.ANCHOR_RECOVERED.value,
         Kind.AUTH_REFUSED.value,
         Kind.CONTENT_CHECKED.value,
         Kind.CONTENT_SHOWN.value,

@@ -24,6 +24,27 @@ class AnchorAct:
 
 
 @dataclass(frozen=True, slots=True)
+class KeptHead:
+    """The newest head of this log that one place outside of it holds; the log was held against all of them."""
+
+    place: str
+    size: int
+    root: str
+    signed_by: tuple[str, ...]
+    """Names on it: the log's key, and the witness that cosigned."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verification:
+    """What verifying the log found, and against what."""
+
+    verdict: Report
+    kept: tuple[KeptHead, ...]
+    notes: tuple[str, ...]
+    """Places that were named and hold no head of this log, or cannot be read now."""
+
+
+@dataclass(frozen=True, slots=True)
 class IntegrityReport:
     """The result."""
 
@@ -36,6 +57,7 @@ class IntegrityReport:
     """The newest head as signed, with every signature on it: hold it against the one you kept."""
     signed_by: tuple[str, ...]
     """Names on the head: the log's own key, and witnesses."""
+    kept_heads: tuple[KeptHead, ...]
     unfinished: int
     """Requests without an end when the log was read."""
     anchors: tuple[AnchorAct, ...]
@@ -48,8 +70,11 @@ ANCHOR_SUBJECTS = ("anchor", "checkpoint", "head", "witness")
 """First words of the kinds that are about a head's way out."""
 
 
-def integrity_report(verdict: Report, head_note: str, entries: Iterable[Entry], _scope: Scope) -> IntegrityReport:
+def integrity_report(
+    verification: Verification, head_note: str, entries: Iterable[Entry], _scope: Scope
+) -> IntegrityReport:
     """Cite a verification's verdict; `entries` are those that may be about anchors."""
+    verdict = verification.verdict
     rows = Rows[AnchorAct]([])
     for entry in entries:
         event = entry.leaf.event
@@ -64,9 +89,10 @@ def integrity_report(verdict: Report, head_note: str, entries: Iterable[Entry], 
         head_root=verdict.head_root or "",
         head_note=head_note,
         signed_by=tuple(name for name, _, _ in signatures),
+        kept_heads=verification.kept,
         unfinished=len(verdict.unfinished),
         anchors=tuple(rows.kept),
         anchors_left_out=rows.left_out,
-        notes=verdict.notes,
+        notes=(*verdict.notes, *verification.notes),
         findings=cut([str(finding) for finding in verdict.findings]),
     )

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
+from appliance.reports.integrity import Verification
 from appliance.reports.recreation import Sample
 from appliance.reports.scope import Scope
 from audit.checkpoint import LogVerifier
 from audit.entry import Entry
 from audit.reader import AuditReader
-from audit.report import Report
 from audit.search.expression import Expression, Within
 
 
@@ -21,7 +21,7 @@ class ReportSource:
     reader: AuditReader
     size: int
     verifiers: Sequence[LogVerifier]
-    verify: Callable[[], Report]
+    verify: Callable[[], Verification]
     """Verifies the log from its bytes; takes as long as that takes."""
 
     def walk(self, expression: Expression) -> Iterator[Entry]:

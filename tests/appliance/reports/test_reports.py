@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 import pytest
+from audit_log_builder import build_log, request_events
 from report_story import MODEL, POLICY, SECOND_US, START_US, Story, scope_of, told
 
 from appliance.audit_trail import PAIRING
@@ -18,14 +19,16 @@ from appliance.reports.continuity import logging_continuity
 from appliance.reports.erasures import erasure_report
 from appliance.reports.health import audit_health, health_filter
 from appliance.reports.incident import incident_extract
-from appliance.reports.integrity import integrity_report
+from appliance.reports.integrity import KeptHead, Verification, integrity_report
 from appliance.reports.recreation import Sample, drawn_indexes, recreation_test
 from appliance.reports.retention import retention_and_holds
 from appliance.reports.reviews import review_report
 from appliance.reports.scope import MAX_ROWS
+from appliance.reports.verifying import verify_for_report
 from audit.checkpoint import Checkpoint, LogSigner, sign_checkpoint
 from audit.merkle import EMPTY_EDGE, node_hash
 from audit.proof import EntryProof
+from audit.reader import AuditReader
 from audit.report import Finding, Place, Report
 from audit.search.leaf_values import holds
 
@@ -361,11 +364,34 @@ def test_integrity_cites_the_verdict_and_the_heads():
     note = sign_checkpoint(Checkpoint(SIGNER.name, len(entries), b"\x01" * 32), [SIGNER])
     finding = Finding(Place.LEAF_BYTES, 7, "", "hash differs")
     verdict = Report("audit.db", 30, 12, 30, "01" * 32, (finding,), 0, (("req-8", 3),), ("a note",))
-    report = integrity_report(verdict, note, iter(entries), scope_of(entries))
+    kept = (KeptHead("/media/anchors/7.checkpoint", 7, "01" * 32, (SIGNER.name, "witness")),)
+    found = Verification(verdict, kept, ("/media/other holds nothing",))
+    report = integrity_report(found, note, iter(entries), scope_of(entries))
     assert (report.verified, report.findings) == (False, ("leaf bytes 7: hash differs",))
     assert (report.signed_by, report.head_note, report.unfinished) == ((SIGNER.name,), note, 1)
-    sound = dataclasses.replace(verdict, findings=())
+    assert (report.kept_heads, report.notes) == (kept, ("a note", "/media/other holds nothing"))
+    sound = dataclasses.replace(found, verdict=dataclasses.replace(verdict, findings=()))
     assert integrity_report(sound, note, iter(entries), scope_of(entries)).verified
+
+
+def test_a_log_is_verified_against_the_heads_that_were_carried_out(tmp_path):
+    """A head of the log counts, a place without one is a note, and a head that the log never had is a finding."""
+    events = request_events(4)
+    build_log(tmp_path / "audit.db", events, [3, 4], SIGNER)
+    with AuditReader(tmp_path / "audit.db") as reader:
+        note = reader.checkpoint(3).note
+    for name in ("sound", "empty", "forked"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "sound/3.checkpoint").write_text(note)
+    forked = sign_checkpoint(Checkpoint(SIGNER.name, 3, b"\x01" * 32), [SIGNER])
+    (tmp_path / "forked/3.checkpoint").write_text(forked)
+    keys = [SIGNER.verifier]
+    places = [tmp_path / "sound", tmp_path / "empty", tmp_path / "absent"]
+    sound = verify_for_report(tmp_path / "audit.db", keys, places)
+    assert sound.verdict.ok
+    assert [(head.size, head.signed_by) for head in sound.kept] == [(3, (SIGNER.name,))]
+    assert [note.split(" holds")[0] for note in sound.notes] == [str(place) for place in places[1:]]
+    assert not verify_for_report(tmp_path / "audit.db", keys, [tmp_path / "forked"]).verdict.ok
 
 
 # R9
