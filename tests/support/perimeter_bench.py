@@ -5,10 +5,13 @@ What is not real: the engine is scripted, and no socket lies between client and 
 
 from __future__ import annotations
 
+import functools
 import random
 import time
+from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from pathlib import Path
+from typing import Any
 
 import httpx
 from identity_keys import HOUR_US, PEPPER, make_record
@@ -29,6 +32,12 @@ from appliance.settings import Settings
 
 ROLES = ("auditor", "developer", "operator", "privacy")
 BASE_URL = "http://127.0.0.1"
+
+
+@functools.cache
+def described() -> Mapping[str, Any]:
+    """Describe the delivered routes, once: it takes as long as all the rest of a bench."""
+    return describe(ROUTES, "0")
 
 
 class PerimeterBench:
@@ -69,25 +78,31 @@ class PerimeterBench:
             walk=bench.walk,
             replayer=bench.replayer,
             metrics=bench.metrics,
-            openapi=describe(routes, "0"),
+            openapi=describe(routes, "0") if extra_routes else described(),
             retention=retention or floor_of((settings or Settings()).retention_profiles),
             closing=AsyncExitStack(),
         )
-        self._application = Perimeter(self.appliance, RouteTable(routes))
+        self.application = Perimeter(self.appliance, RouteTable(routes))
 
     def client(self, role: str | None) -> httpx.AsyncClient:
         """Give a client with one role's key, or with none."""
-        headers = {} if role is None else {"authorization": f"Bearer {self._credentials[role]}"}
+        headers = self.headers(role)
         return httpx.AsyncClient(
-            transport=httpx.ASGITransport(self._application), base_url=BASE_URL, headers=headers, trust_env=False
+            transport=httpx.ASGITransport(self.application), base_url=BASE_URL, headers=headers, trust_env=False
         )
+
+    def headers(self, role: str | None) -> dict[str, str]:
+        """Give the head's credential of one role, or none."""
+        return {} if role is None else {"authorization": f"Bearer {self._credentials[role]}"}
 
     def close(self) -> None:
         """Let everything go."""
         self.keys.close()
         self.walk_bench.close()
 
-    def add_key(self, name: str, number: int, *, owner: str, tenant: str, roles: tuple[str, ...]) -> None:
+    def add_key(
+        self, name: str, number: int, *, owner: str, tenant: str, roles: tuple[str, ...], clearance: int = 2
+    ) -> None:
         """Add a key that `client(name)` uses; `number` decides its secret."""
         key = mint("dev", random.Random(number).randbytes)
         now_us = time.time_ns() // 1000
@@ -97,6 +112,7 @@ class PerimeterBench:
                 owner=owner,
                 tenant=tenant,
                 roles=roles,
+                clearance=clearance,
                 not_before_us=now_us - HOUR_US,
                 expires_at_us=now_us + HOUR_US,
             )

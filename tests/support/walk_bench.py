@@ -26,7 +26,7 @@ from appliance.recorder import RequestRecorder
 from appliance.replay.replayer import Replayer
 from appliance.serve import Walk
 from audit.checkpoint import LogSigner
-from audit.errors import AuditHalted
+from audit.errors import AuditHalted, AuditQueueFull
 from audit.event import Event, Floor, Receipt, SealedContent
 from audit.reader import AuditReader, EntryFilter
 from audit.report import Report
@@ -54,8 +54,11 @@ class ScriptedStream:
     request: GenerationRequest
     token_ids: list[int]
     gate: asyncio.Event | None
-    """Waited for before the second token, so that a test can act in the middle of an answer."""
+    """Waited for before token `gate_at`, so that a test can act at any place of an answer."""
     error: str | None = None
+    """Ends the stream before token `error_at`."""
+    gate_at: int = 1
+    error_at: int = 1
     num_cached_tokens: int = 0
     cancelled: asyncio.Event = field(default_factory=asyncio.Event)
     usage: SequenceUsage = NO_USAGE
@@ -72,15 +75,11 @@ class ScriptedStream:
         """Give one event per token."""
         name = self.request.request_id
         for position, token_id in enumerate(self.token_ids[: self.request.params.max_tokens]):
-            if position == 1 and self.gate is not None:
-                waits = [asyncio.ensure_future(self.gate.wait()), asyncio.ensure_future(self.cancelled.wait())]
-                await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-                for wait in waits:
-                    wait.cancel()
+            await self._wait_at(position)
             if self.cancelled.is_set():
                 yield StepEvent(name, finish="cancelled")
                 return
-            if position == 1 and self.error is not None:
+            if position == self.error_at and self.error is not None:
                 yield StepEvent(name, finish="error", error=self.error)
                 return
             cached = self.num_cached_tokens
@@ -88,7 +87,16 @@ class ScriptedStream:
             event = StepEvent(name, token_ids=(token_id,), **first)
             self.usage = self.usage.plus(SequenceUsage.of_event(event, len(self.request.token_ids)))
             yield event
-        yield StepEvent(name, finish="length")
+        await self._wait_at(len(self.token_ids))
+        yield StepEvent(name, finish="cancelled" if self.cancelled.is_set() else "length")
+
+    async def _wait_at(self, position: int) -> None:
+        if self.gate is None or position != self.gate_at:
+            return
+        waits = [asyncio.ensure_future(self.gate.wait()), asyncio.ensure_future(self.cancelled.wait())]
+        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        for wait in waits:
+            wait.cancel()
 
 
 class ScriptedEngine:
@@ -100,7 +108,9 @@ class ScriptedEngine:
         self.num_cached_tokens = 0
         """Of every prompt, as its first event says."""
         self.gate: asyncio.Event | None = None
+        self.gate_at = 1
         self.error: str | None = None
+        self.error_at = 1
         self.full_at: int | None = None
         """The submission that finds the queue full."""
         self.is_stalled = False
@@ -137,7 +147,17 @@ class ScriptedEngine:
             raise QueueFull(1)
         if self.broken_at == len(self.streams):
             raise LookupError("a bug")
-        self.streams.append(ScriptedStream(request, self.token_ids, self.gate, self.error, self.num_cached_tokens))
+        self.streams.append(
+            ScriptedStream(
+                request,
+                self.token_ids,
+                self.gate,
+                self.error,
+                self.gate_at,
+                self.error_at,
+                self.num_cached_tokens,
+            )
+        )
         self.submitted.set()
         return self.streams[-1]
 
@@ -150,6 +170,8 @@ class FaultySink:
         self._fail_at = fail_at
         self._fault = fault
         self.num_appends = 0
+        self.num_until_busy: int | None = None
+        """Appends that work before one finds the queue of records full."""
         self.hold: asyncio.Event | None = None
         """Waited for before an append that works."""
         self.reached = asyncio.Event()
@@ -166,6 +188,11 @@ class FaultySink:
     async def _take_turn(self, write: Callable[[], Awaitable[Receipt]]) -> Receipt:
         self.num_appends += 1
         self.reached.set()
+        if self.num_until_busy is not None:
+            self.num_until_busy -= 1
+            if self.num_until_busy < 0:
+                self.num_until_busy = None
+                raise AuditQueueFull(1)
         turn = self._fail_at is not None and self.num_appends - 1 - self._fail_at
         if self.hold is not None:
             await self.hold.wait()
@@ -174,6 +201,10 @@ class FaultySink:
         if turn == 0 and self._fault == "persisted":
             await write()
         raise AuditHalted("the disk failed")
+
+    def fail_after(self, num_appends: int) -> None:
+        """Let so many more appends work, and none after them."""
+        self._fail_at = self.num_appends + num_appends
 
 
 @functools.cache
