@@ -91,7 +91,7 @@ async def test_the_same_answer_is_reproduced_by_either_of_its_records(bench: Rep
         assert bench.kinds(f"a{number}") == ["replay:started", "replay:ended"]
         facts = bench.end_of(f"a{number}")
         assert (facts["verdict"], facts["replayed_index"]) == ("reproduced", index)
-        assert (facts["started_index"], facts["completion_tokens"]) == (replayed.started.index, 5)
+        assert (facts["started_index"], facts["engine"]["output_tokens"]) == (replayed.started.index, 5)
 
 
 @pytest.mark.parametrize(
@@ -164,7 +164,7 @@ async def test_another_answer_is_made_twice_and_its_place_is_told(bench: ReplayB
     replayed = await bench.replayer.replay(bench.auditing("a2"), index, content)
     assert replayed.verdict == NotReproduced(Difference(choice=0, tokens=(2, 2), character=2))
     assert bench.end_of("a2")["difference"] == {"choice": 0, "tokens": [2, 2], "character": 2, "finish": False}
-    assert bench.end_of("a2")["completion_tokens"] == 10
+    assert bench.end_of("a2")["engine"]["output_tokens"] == 10
 
 
 async def test_an_answer_that_ends_elsewhere_differs_where_it_ends(bench: ReplayBench):

@@ -48,14 +48,16 @@ async def test_fifty_mixed_requests_under_load_replay_as_reproduced(appliance: L
     async with _client(appliance, "developer") as developer:
         places = asyncio.Semaphore(AT_ONCE)
         sent = await asyncio.gather(*(_send(developer, places, *body) for body in bodies))
-        noise = [asyncio.create_task(_make_noise(developer, number)) for number in range(4)]
+        quiet = asyncio.Event()
+        noise = [asyncio.create_task(_make_noise(developer, number, quiet)) for number in range(4)]
         async with _client(appliance, "auditor") as auditor:
             verdicts = [await _replay(auditor, one) for one in sent]
-        for task in noise:
-            task.cancel()
-        await asyncio.gather(*noise, return_exceptions=True)
+            quiet.set()
+            await asyncio.gather(*noise)
+            account = (await auditor.get("/audit/reconciliation")).json()
     others = Counter((one["verdict"], one["reason"], one["explanation"]) for one in verdicts)
     assert others == {("reproduced", None, None): NUM_REQUESTS}
+    assert account["verdict"] == "balanced", account  # the replays' tokens are accounted for as well
     assert sum(one.is_cut for one in sent) == NUM_REQUESTS // 10
     assert all(verdict["differences"] == [] for verdict in verdicts)
 
@@ -123,10 +125,10 @@ def _turn(message: Message) -> dict:
     return {"role": message.role, "content": message.content, "name": message.name}
 
 
-async def _make_noise(developer: httpx.AsyncClient, number: int) -> None:
+async def _make_noise(developer: httpx.AsyncClient, number: int, quiet: asyncio.Event) -> None:
     """Keep the engine's batches full of somebody else."""
     draw = random.Random(number)
-    while True:
+    while not quiet.is_set():
         prompt = " ".join(draw.choices(WORDS, k=draw.randint(2, 80)))
         body = {"model": "starter", "prompt": prompt, "max_tokens": draw.randint(5, 50), "seed": number}
         response = await developer.post("/v1/completions", json=body)
