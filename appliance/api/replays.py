@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from typing import Annotated, Literal
 
-from pydantic import Discriminator, Field, Tag
+from pydantic import Discriminator, Field, Tag, TypeAdapter
 from starlette.responses import Response
 
 from appliance.api.answering import watched
@@ -17,15 +17,19 @@ from appliance.api.audit_log import JSON, MAX_INDEX
 from appliance.api.body import read_wire
 from appliance.api.call import Call
 from appliance.api.generation_fields import MAX_CHOICES
+from appliance.api.keeping_fields import EntryIndex
 from appliance.api.openai_chat import MAX_MESSAGES
 from appliance.api.openai_completions import TokenIds
 from appliance.api.route_spec import RouteSpec
+from appliance.api.unsealings import take_unsealed
 from appliance.api.wire import WireModel
 from appliance.errors import BadRequest
 from appliance.gate import Asking
 from appliance.inference import Conversation, Message, PlainText, Prompt, PromptTokens
 from appliance.replay.content import ReplayContent
+from appliance.replay.recorded import RecordedRequest
 from appliance.replay.telling import verdict_facts
+from policies.decision import TargetFacts
 
 ROUTE = "/audit/replays"
 
@@ -52,6 +56,9 @@ RecordedPrompt = Annotated[
 ]
 
 
+RECORDED_PROMPTS: TypeAdapter[list[RecordedPrompt]] = TypeAdapter(list[RecordedPrompt])
+
+
 class ReplayRequest(WireModel):
     """The body: which entry, and the texts that its commitments are to."""
 
@@ -63,6 +70,8 @@ class ReplayRequest(WireModel):
     """The document that `commitments.stop` is to."""
     outputs: Annotated[list[str], Field(min_length=1, max_length=MAX_CHOICES)] | None = None
     """The document that `commitments.output` is to; with it, a difference is told to the character."""
+    unsealing: EntryIndex | None = None
+    """Instead of the texts: the approved proposal to unseal what lies beside the admission."""
 
     def content(self) -> ReplayContent | None:
         """Give the texts in the replay's terms.
@@ -78,6 +87,30 @@ class ReplayRequest(WireModel):
         return ReplayContent(tuple(map(_prompt, self.prompts)), tuple(self.stop or ()), outputs)
 
 
+class SealedRequest:
+    """What lies sealed beside an admission, opened once on the word of two people; it is shown to nobody."""
+
+    def __init__(self, call: Call, proposal_index: int) -> None:
+        self._call = call
+        self._proposal_index = proposal_index
+
+    async def open(self, request: RecordedRequest) -> ReplayContent | None:
+        """Use the approval up, with its record, and open prompt and stop strings; None: no prompt is among it.
+
+        Raises:
+            Forbidden, Conflict, NotFound: this caller may not have them opened, or not by this proposal.
+        """
+        call = self._call
+        asking = Asking(call.principal, call.request_id, ROUTE, call.source, call.label)
+        await call.appliance.gate.authorize(asking, "readUnsealed", TargetFacts("AuditLog", "local"))
+        contents = await take_unsealed(call, self._proposal_index, request.index, used_for="replay")
+        prompts = contents.get("prompt")
+        if prompts is None:
+            return None
+        given = RECORDED_PROMPTS.validate_json(prompts)
+        return ReplayContent(tuple(map(_prompt, given)), tuple(json.loads(contents.get("stop", "[]"))))
+
+
 async def replay(call: Call) -> Response:
     """Run one recorded request again and tell the verdict."""
     settings = call.appliance.settings
@@ -86,8 +119,12 @@ async def replay(call: Call) -> Response:
     )
     asking = Asking(call.principal, call.request_id, ROUTE, call.source, call.label)
     replayer = call.appliance.replayer
+    content = wire.content()
+    if content is not None and wire.unsealing is not None:
+        raise BadRequest("send prompts or unsealing, not both", code="bad_value", param="unsealing")
+    source = content if wire.unsealing is None else SealedRequest(call, wire.unsealing)
     async with watched(call.request, lambda reason: replayer.abandon(asking, reason)):
-        replayed = await replayer.replay(asking, wire.index, wire.content())
+        replayed = await replayer.replay(asking, wire.index, source)
     call.receipts.extend((replayed.started, replayed.ended))
     body = {
         "object": "replay",

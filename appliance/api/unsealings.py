@@ -109,6 +109,36 @@ async def approve_unsealing(call: Call) -> Response:
 async def show_unsealed(call: Call) -> Response:
     """`POST /audit/unsealings/{index}/show`: the content, once, to the one who proposed."""
     index = entry_index(call)
+    try:
+        unsealed, contents = await _use_up(call, index, None, {})
+    except SubjectErased as erased:
+        raise Conflict(
+            f"SubjectErased: key {erased.key_id} was destroyed; nobody reads this any more", code="subject_erased"
+        ) from erased
+    return JSONResponse({"index": unsealed, "contents": contents}, headers={"cache-control": "no-store"})
+
+
+async def take_unsealed(call: Call, index: int, of_entry: int, *, used_for: str) -> dict[str, str]:
+    """Open what an approved proposal is about, for a use of the appliance's own; it uses the approval up as a showing.
+
+    Args:
+        call: of the one who proposed.
+        index: of the proposal.
+        of_entry: the entry beside which the content must lie.
+        used_for: stands in the record, in place of a showing.
+
+    Raises:
+        Forbidden, Conflict, NotFound: as a showing is refused.
+        SubjectErased: nobody reads this any more.
+    """
+    _, contents = await _use_up(call, index, of_entry, {"used_for": used_for})
+    return contents
+
+
+async def _use_up(
+    call: Call, index: int, of_entry: int | None, said: Mapping[str, JsonValue]
+) -> tuple[int, dict[str, str]]:
+    """Record the opening, then open; give the entry's index and the content of each phase."""
     async with call.appliance.one_act_at_a_time:
         try:
             steps = await call.appliance.read_log(lambda reader: steps_of(reader, UNSEAL, index))
@@ -118,15 +148,12 @@ async def show_unsealed(call: Call) -> Response:
         if isinstance(judged, NotShowable):
             error = Forbidden if judged.is_forbidden else Conflict
             raise await refused(call, UNSEAL.name, error(judged.why, code=judged.code), {"proposal_index": index})
-        facts: dict[str, JsonValue] = {"approval_index": judged.approved_at, "proposal_index": index}
+        if of_entry is not None and of_entry != judged.index:
+            other = Conflict(f"the proposal is about entry {judged.index}", code="another_entry", param="unsealing")
+            raise await refused(call, UNSEAL.name, other, {"proposal_index": index})
+        facts: dict[str, JsonValue] = {"approval_index": judged.approved_at, "proposal_index": index, **said}
         await call.record(Kind.CONTENT_SHOWN, judged.proposal.act_id, {**facts, **judged.proposal.terms})
-    try:
-        contents = await call.appliance.read_log(lambda reader: _unsealed(call, reader, judged.index))
-    except SubjectErased as erased:
-        raise Conflict(
-            f"SubjectErased: key {erased.key_id} was destroyed; nobody reads this any more", code="subject_erased"
-        ) from erased
-    return JSONResponse({"index": judged.index, "contents": contents}, headers={"cache-control": "no-store"})
+    return judged.index, await call.appliance.read_log(lambda reader: _unsealed(call, reader, judged.index))
 
 
 def _unsealed(call: Call, reader: AuditReader, index: int) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""The texts of a recorded request, supplied by whoever asks for the replay, held against their commitments.
+"""The texts of a recorded request, supplied or opened for the replay, held against their commitments.
 
 Law: nothing is run, and nothing is compared, that is not known to be what was recorded: a replay that took any text
 would be a way to ask the model, and one that compared with any text a way to read its answer.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol, TypeAlias
 
 from appliance.committed import output_content, prompt_content, stop_content
 from appliance.inference import Prompt
@@ -28,6 +29,23 @@ class ReplayContent:
     stop: tuple[str, ...] = ()
     outputs: tuple[str, ...] | None = None
     """The choices' texts, to say at which character a replay differs."""
+
+
+class SealedContents(Protocol):
+    """What was sealed in the log beside the request, for whoever may have it opened."""
+
+    async def open(self, request: RecordedRequest) -> ReplayContent | None:
+        """Open it; None: nothing is sealed there any more.
+
+        Raises:
+            appliance.errors.ApplianceError: it may not be opened.
+            audit.errors.SubjectErased: nobody can any more.
+        """
+        ...
+
+
+Source: TypeAlias = "ReplayContent | SealedContents | None"
+"""Where the texts come from; None where nobody has them."""
 
 
 def content_refusal(

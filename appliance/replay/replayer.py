@@ -35,7 +35,7 @@ from appliance.gate import Asking, PolicyGate
 from appliance.generation import Generation, GenerationEngine
 from appliance.logs import class_names
 from appliance.replay.comparison import compare
-from appliance.replay.content import ReplayContent, content_refusal
+from appliance.replay.content import ReplayContent, Source, content_refusal
 from appliance.replay.reading import Recorded, read_recorded
 from appliance.replay.recorded import NotARequest, NothingCommitted, RecordIncomplete
 from appliance.replay.regeneration import (
@@ -84,7 +84,7 @@ class _Replay:
     asking: Asking
     index: int
     """As asked for, and of the admission once that is known."""
-    content: ReplayContent | None
+    source: Source
     abandoned: str | None = None
     """Why nobody waits any more, or why it may not go on."""
     running: Running | None = None
@@ -126,7 +126,7 @@ class Replayer:
         self._task: asyncio.Task[Replayed] | None = None
         """Owes `replay:ended` of the present replay."""
 
-    async def replay(self, asking: Asking, index: int, content: ReplayContent | None) -> Replayed:
+    async def replay(self, asking: Asking, index: int, source: Source) -> Replayed:
         """Run a recorded request again; the verdict is durable when this returns.
 
         Raises:
@@ -136,7 +136,7 @@ class Replayer:
         self._door.check()
         if self._present is not None:
             raise Overloaded("another replay runs; try again after it", code="replay_busy", retry_after_s=BUSY_RETRY_S)
-        present = self._present = _Replay(asking, index, content)
+        present = self._present = _Replay(asking, index, source)
         self._task = asyncio.create_task(self._live(present), name=f"replay {asking.request_id}")
         try:
             return await asyncio.shield(self._task)
@@ -163,7 +163,7 @@ class Replayer:
         """Record the start, come to a verdict, record the end: the one task that owes a replay its two leaves."""
         deadline = asyncio.get_running_loop().call_later(self._deadline_s, present.abandon, "replay_deadline")
         try:
-            facts = started_facts(present.asking, present.index, present.content)
+            facts = started_facts(present.asking, present.index, present.source)
             started = await self._append(Kind.REPLAY_STARTED, present, facts)
             verdict: Verdict | ApplianceError
             try:
@@ -204,11 +204,15 @@ class Replayer:
         refusal = _known_refusal(found, model)
         if refusal is not None:
             return refusal
-        content, end = present.content, found.end
+        end, source = found.end, present.source
         assert end is not None, f"request {present.index} runs"
-        if content is None:
-            return NotReproducibleHere(Why.CONTENT_MISSING, "supply the prompts; this log does not hold them")
         try:
+            if source is None or isinstance(source, ReplayContent):
+                content = source
+            else:
+                content = await source.open(found.request)
+            if content is None:
+                return NotReproducibleHere(Why.CONTENT_MISSING, "supply the prompts; nothing of them is sealed here")
             check = self._trail.check_commitment
             refusal = await asyncio.to_thread(content_refusal, check, found.request, end, content)
             return refusal or await self._run_and_compare(present, found, content, model, allow)

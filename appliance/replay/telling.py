@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from appliance.errors import ApplianceError
 from appliance.gate import Asking
-from appliance.replay.content import ReplayContent
+from appliance.replay.content import ReplayContent, Source
 from appliance.replay.verdict import NAMES, Difference, NotReproduced, NotReproducibleHere, Reproduced, Verdict, Why
 from appliance.run_counters import usage_facts
 from audit.event import JsonValue, Receipt
 from engine.request import SequenceUsage
 
 
-def started_facts(asking: Asking, index: int, content: ReplayContent | None) -> dict[str, JsonValue]:
+def started_facts(asking: Asking, index: int, source: Source) -> dict[str, JsonValue]:
     """Give the facts of `replay:started`: what is to run again, and which texts were brought for it."""
-    supplied = [] if content is None else ["prompt"]
-    if content is not None:
-        supplied += ["stop"] if content.stop else []
-        supplied += ["output"] if content.outputs is not None else []
+    supplied: list[JsonValue] = []
+    if isinstance(source, ReplayContent):
+        given = {"prompt": True, "stop": bool(source.stop), "output": source.outputs is not None}
+        supplied = [phase for phase, is_given in given.items() if is_given]
+    elif source is not None:
+        supplied = ["sealed"]
     return {**_asked(asking), "replayed_index": index, "supplied": supplied}
 
 

@@ -45,6 +45,9 @@ def replay(
     answer: Annotated[
         Path | None, typer.Option("--answer", help="Instead of --output: the body as it came back, not streamed.")
     ] = None,
+    unsealing: Annotated[
+        int | None, typer.Option("--unsealing", min=0, help="Instead of texts: an approved proposal to unseal them.")
+    ] = None,
     *,
     as_json: Json = False,
 ) -> None:
@@ -53,7 +56,10 @@ def replay(
         leave("--request holds prompts and stop strings; leave --prompt and --stop out", WRONG_USAGE)
     if answer is not None and output is not None:
         leave("--answer holds the texts; leave --output out", WRONG_USAGE)
-    body: dict[str, Any] = {"index": index}
+    texts = (prompt, stop, output, request, answer)
+    if unsealing is not None and any(file is not None for file in texts):
+        leave("--unsealing takes the texts from the log; leave the files out", WRONG_USAGE)
+    body: dict[str, Any] = {"index": index} if unsealing is None else {"index": index, "unsealing": unsealing}
     if request is not None:
         body |= _asked(request)
     else:

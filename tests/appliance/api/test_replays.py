@@ -12,6 +12,7 @@ from perimeter_bench import PerimeterBench
 
 from appliance.audit_trail import SYSTEM, Kind
 from appliance.replay.verdict import Why
+from policies.bundle import load_bundle, read_source_bundle
 
 BODY = {"model": "starter", "prompt": "Once", "max_tokens": 5}
 
@@ -135,3 +136,107 @@ async def test_a_refused_replay_has_the_receipt_of_its_record(bench: PerimeterBe
     assert (response.status_code, response.json()["error"]["code"]) == (400, "not_a_request")
     ended = bench.reader.entry(int(response.headers["x-cloister-receipt"].partition(":")[0]))
     assert json.loads(ended.leaf_bytes)["facts"]["code"] == "not_a_request"
+
+
+# What is sealed in the log, opened for a replay on the word of two people
+
+
+SEALED_BODY = {"model": "starter", "prompt": ["Once", "upon"], "max_tokens": 5, "stop": ["l"]}
+
+
+@pytest.fixture
+def sealing(bench: PerimeterBench) -> PerimeterBench:
+    """A perimeter whose policy obliges to encrypted content."""
+    source = {name: text for name, text in read_source_bundle().items() if not name.startswith("tests/")}
+    name = "base/20-models.cedar"
+    source[name] = source[name].replace(b'@log_level("commitments")', b'@log_level("encrypted")')
+    bench.walk_bench.gate._engine = load_bundle(source)
+    return bench
+
+
+async def _unsealing(bench: PerimeterBench, index: int, *, approved: bool = True) -> int:
+    async with bench.client("auditor") as auditor:
+        answer = await auditor.post(f"/audit/entries/{index}/unseal", json={"reason": "case 1"})
+    proposal: int = answer.json()["proposal"]
+    if approved:
+        async with bench.client("privacy") as officer:
+            assert (await officer.post(f"/audit/unsealings/{proposal}/approve")).status_code == 200
+    return proposal
+
+
+async def _replay(bench: PerimeterBench, role: str = "auditor", **body):
+    async with bench.client(role) as client:
+        return await client.post("/audit/replays", json=body)
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v1/completions", SEALED_BODY),
+        ("/v1/completions", BODY | {"prompt": [[40, 41], [42]]}),
+        ("/v1/chat/completions", {"model": "starter", "messages": [{"role": "user", "content": "Hé\u2028"}]}),
+    ],
+)
+async def test_what_is_sealed_is_replayed_on_the_word_of_two_people(sealing: PerimeterBench, path: str, body: dict):
+    """Nobody supplies a text and nobody is shown one; the approval is used up by its record, before it is opened."""
+    index = await _recorded(sealing, body, path)
+    proposal = await _unsealing(sealing, index)
+    response = await _replay(sealing, index=index, unsealing=proposal)
+    assert response.json()["verdict"] == "reproduced", response.text
+    assert "Once" not in response.text
+    started, shown, ended = sealing.reader.tail(3)
+    assert [one.leaf.event.kind for one in (started, shown, ended)] == [
+        "replay:started",
+        "content:shown",
+        "replay:ended",
+    ]
+    assert started.leaf.event.facts["supplied"] == ["sealed"]
+    assert shown.leaf.event.facts["used_for"] == "replay"
+    again = await _replay(sealing, index=index, unsealing=proposal)
+    assert (again.status_code, again.json()["error"]["code"]) == (409, "shown_before")
+
+
+async def test_one_person_s_word_opens_nothing(sealing: PerimeterBench):
+    """Without an approval the replay is refused, and the engine hears nothing."""
+    index = await _recorded(sealing)
+    proposal = await _unsealing(sealing, index, approved=False)
+    num_asked = len(sealing.walk_bench.engine.streams)
+    response = await _replay(sealing, index=index, unsealing=proposal)
+    assert (response.status_code, response.json()["error"]["code"]) == (409, "not_approved")
+    assert len(sealing.walk_bench.engine.streams) == num_asked
+    kinds = sealing.walk_bench.kinds(response.headers["x-request-id"])
+    assert kinds == ["replay:started", "act:refused", "replay:ended"]
+
+
+async def test_an_approval_is_for_its_own_entry_and_person(sealing: PerimeterBench):
+    """Another request's approval opens nothing, and nobody else may use it."""
+    first, second = await _recorded(sealing), await _recorded(sealing)
+    proposal = await _unsealing(sealing, first)
+    response = await _replay(sealing, index=second, unsealing=proposal)
+    assert (response.status_code, response.json()["error"]["code"]) == (409, "another_entry")
+    sealing.add_key("other", 70, owner="other", tenant="plant-1", roles=("auditor",))
+    response = await _replay(sealing, "other", index=first, unsealing=proposal)
+    assert (response.status_code, response.json()["error"]["code"]) == (403, "not_the_proposer")
+    assert (await _replay(sealing, index=first, unsealing=proposal)).json()["verdict"] == "reproduced"
+
+
+async def test_sealed_content_of_an_erased_person_is_opened_by_nobody(sealing: PerimeterBench):
+    """The verdict says so; there is nothing to run."""
+    index = await _recorded(sealing)
+    proposal = await _unsealing(sealing, index)
+    async with sealing.client("privacy") as officer:
+        erased = await officer.post("/audit/erasures", json={"subject": "developer", "reason": "asked for"})
+    assert erased.status_code == 200, erased.text
+    assert (await _replay(sealing, index=index, unsealing=proposal)).json()["reason"] == Why.SUBJECT_ERASED
+
+
+async def test_without_texts_and_without_an_unsealing_there_is_nothing_to_run(sealing: PerimeterBench):
+    """Sealed or not: an approval has to be named."""
+    index = await _recorded(sealing)
+    assert (await _replay(sealing, index=index)).json()["reason"] == Why.CONTENT_MISSING
+
+
+async def test_texts_and_an_unsealing_are_one_too_many(sealing: PerimeterBench):
+    """400, naming the field."""
+    response = await _replay(sealing, index=1, prompts=["Once"], unsealing=3)
+    assert (response.status_code, response.json()["error"]["param"]) == (400, "unsealing")
