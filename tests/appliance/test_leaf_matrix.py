@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -23,17 +23,23 @@ HURRIED = SETTINGS.model_copy(update={"body_deadline_s": 0.01, "write_deadline_s
 ROUTE_OF = {(route.method, route.path): route for route in ROUTES}
 
 
-def _cells() -> Iterator[Any]:
+HARMLESS = (*STRANGERS, "unknown query parameter", "denied", *FOREIGN_TEXT)
+"""Modes after which a bench is as it was, so that one bench serves them all."""
+
+
+def _rows() -> Iterator[tuple[tuple[str, str], dict, Mapping[str, Cell]]]:
+    """Give each route with what its body has more, and its cells; an inference once whole and once streamed."""
     for path in INFER_PATHS:
-        table = {**INFER, **(COMPLETIONS_ONLY if path == "/v1/completions" else {})}
-        for mode, cells in table.items():
-            for streamed, cell in zip((False, True), cells, strict=True):
-                if cell is not None:
-                    name = f"{path} {mode}{' streamed' if streamed else ''}"
-                    yield pytest.param(("POST", path), mode, {"stream": True} if streamed else {}, cell, id=name)
+        table = {**INFER, **(COMPLETIONS_ONLY if path == INFER_PATHS[1] else {})}
+        for number, extra in enumerate(({}, {"stream": True})):
+            cells = {mode: pair[number] for mode, pair in table.items()}
+            yield ("POST", path), extra, {mode: cell for mode, cell in cells.items() if cell is not None}
     for place, cells in OTHERS.items():
-        for mode, cell in cells.items():
-            yield pytest.param(place, mode, {}, cell, id=f"{place[0]} {place[1]} {mode}")
+        yield place, {}, cells
+
+
+def _name(place: tuple[str, str], extra: dict, mode: str = "") -> str:
+    return " ".join(filter(None, (*place, mode, "streamed" if extra else "")))
 
 
 @asynccontextmanager
@@ -46,26 +52,47 @@ async def _benched(folder: Path, mode: str) -> AsyncIterator[MatrixBench]:
         bench.close()
 
 
-@pytest.mark.parametrize(("place", "mode", "extra", "cell"), list(_cells()))
-async def test_a_call_leaves_exactly_what_its_cell_says(tmp_path: Path, place, mode: str, extra: dict, cell: Cell):
+@pytest.mark.parametrize(("place", "extra", "cells"), [pytest.param(*row, id=_name(row[0], row[1])) for row in _rows()])
+async def test_a_call_that_gets_nowhere_leaves_exactly_what_its_cell_says(tmp_path: Path, place, extra, cells):
+    """Strangers, denials, bodies that are no request: one bench, one call after another, each with its own leaves."""
+    async with _benched(tmp_path, "") as bench:
+        given = await CALLS[place][3](bench)
+        for mode in cells:
+            if mode in HARMLESS and mode not in HURRIED_MODES:
+                await _run_cell(bench, place, mode, extra, given, cells[mode])
+
+
+@pytest.mark.parametrize(
+    ("place", "extra", "mode", "cell"),
+    [
+        pytest.param(place, extra, mode, cell, id=_name(place, extra, mode))
+        for place, extra, cells in _rows()
+        for mode, cell in cells.items()
+        if mode not in HARMLESS or mode in HURRIED_MODES
+    ],
+)
+async def test_a_call_leaves_exactly_what_its_cell_says(tmp_path: Path, place, extra, mode: str, cell: Cell):
     """Status, kinds, order, outcome, code and number; both laws on the way; the log verifies at the end."""
-    role, denied_role, body, prepare = CALLS[place]
     async with _benched(tmp_path, mode) as bench:
-        given = await prepare(bench)
-        path = re.sub(r"\{(\w+)\}", lambda match: str(given[match[1]]), place[1])
-        whole = None if body is None else {**body, **extra}
-        if place[1] == "/audit/replays":
-            whole = {"index": int(given["index"]), **body}
-        bench.base = bench.appliance.log_size()
-        call = await mode_of(place[1], mode)(bench, Caller(place[0], path, role, denied_role, whole))
-        assert bench.leaves() == cell.leaves
-        if cell.status is not None:
-            assert call.status == cell.status, call.body
-        assert bench.walk_bench.walk.num_running == 0
-        report = bench.walk_bench.verify()
-        assert report.ok, report.findings
-        ends_open = cell.leaves[-1:] == (leaf_matrix.ADMITTED,)
-        assert len(report.unfinished) == ends_open, report.unfinished
+        await _run_cell(bench, place, mode, extra, await CALLS[place][3](bench), cell)
+
+
+async def _run_cell(bench: MatrixBench, place, mode: str, extra: dict, given: Mapping[str, Any], cell: Cell) -> None:
+    role, denied_role, body, _ = CALLS[place]
+    path = re.sub(r"\{(\w+)\}", lambda match: str(given[match[1]]), place[1])
+    whole = None if body is None else {**body, **given.get("body", {}), **extra}
+    if place[1] == "/audit/replays":
+        whole = {"index": int(given["index"]), **body}
+    bench.base = bench.appliance.log_size()
+    call = await mode_of(place[1], mode)(bench, Caller(place[0], path, role, denied_role, whole))
+    assert bench.leaves() == cell.leaves, mode
+    if cell.status is not None:
+        assert call.status == cell.status, (mode, call.body)
+    assert bench.walk_bench.walk.num_running == 0, mode
+    report = bench.walk_bench.verify()
+    assert report.ok, (mode, report.findings)
+    ends_open = cell.leaves[-1:] == (leaf_matrix.ADMITTED,)
+    assert len(report.unfinished) == ends_open, (mode, report.unfinished)
 
 
 @pytest.mark.parametrize(

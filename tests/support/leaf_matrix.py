@@ -151,6 +151,23 @@ OTHERS: Mapping[tuple[str, str], Mapping[str, Cell]] = MappingProxyType(
         ("GET", "/audit/entries/{index}"): _route("no_permit", READ, unknown_entry=Cell(404, READ)),
         ("GET", "/audit/entries/{index}/proof"): _route("no_permit", READ, unknown_entry=Cell(404, READ)),
         ("GET", "/audit/checkpoint"): _route("no_permit", READ),
+        ("POST", "/audit/evidence"): _route("no_permit", ("evidence:started",), body=True),
+        ("POST", "/audit/evidence/{id}/made"): _route(
+            "no_permit",
+            ("evidence:made",),
+            body=True,
+            unknown_pack=Cell(404),
+            made_before=Cell(400),
+            unknown_head=Cell(400),
+        ),
+        ("GET", "/audit/aggregates"): _route("no_permit", READ, unknown_field_to_count_by=Cell(400)),
+        ("POST", "/audit/reports/{id}"): _route(
+            "no_permit", ("report:run", "report:made completed"), body=True, unknown_report=Cell(404)
+        ),
+        ("POST", "/audit/reviews"): _route(
+            "no_permit", ("review:signed_off no_findings",), body=True, examined_no_report=Cell(400, READ)
+        ),
+        ("GET", "/audit/reconciliation"): _route("no_permit", READ),
         ("GET", "/audit/receipts/{receipt}/proof"): _route(
             "no_permit", READ, somebody_else_s=Cell(404, READ), malformed_receipt=Cell(400)
         ),
@@ -172,6 +189,10 @@ OTHERS: Mapping[tuple[str, str], Mapping[str, Cell]] = MappingProxyType(
             gone_in_the_middle=Cell(None, (STARTED, "replay:ended cancelled cancelled")),
             stop_in_the_middle=Cell(200, (STARTED, "replay:ended cancelled cancelled")),
             log_fails_at_the_end=Cell(503, (STARTED,)),
+            sealed_and_unsealed_by_two=Cell(200, (STARTED, "content:shown", "replay:ended completed reproduced")),
+            sealed_and_not_approved=Cell(
+                409, (STARTED, "act:refused refused not_approved", "replay:ended refused not_approved")
+            ),
         ),
         ("POST", "/audit/erasures"): _route(
             "no_permit",
@@ -185,6 +206,39 @@ OTHERS: Mapping[tuple[str, str], Mapping[str, Cell]] = MappingProxyType(
         ("GET", "/audit/holds"): _route("no_permit", READ),
         ("POST", "/audit/holds/{index}/release"): _route("no_permit", ("hold_release:proposed",), body=True),
         ("POST", "/audit/releases/{index}/approve"): _route("no_permit", ("hold:released",)),
+        ("POST", "/audit/entries/{index}/check"): _route(
+            "no_permit",
+            ("content:checked match",),
+            body=True,
+            another_text=Cell(200, ("content:checked no_match",)),
+            no_commitment=Cell(404, ("content:checked no_commitment",)),
+            unknown_entry=Cell(404),
+        ),
+        ("POST", "/audit/entries/{index}/unseal"): _route(
+            "no_permit",
+            ("unseal:proposed",),
+            body=True,
+            nothing_sealed=Cell(404, ("act:refused refused content_not_found",)),
+        ),
+        ("POST", "/audit/unsealings/{index}/approve"): _route(
+            "no_permit", ("unseal:approved",), by_the_same_person=Cell(403, ("act:refused refused same_person",))
+        ),
+        ("POST", "/audit/unsealings/{index}/show"): _route(
+            "no_permit",
+            ("content:shown",),
+            shown_before=Cell(409, ("act:refused refused shown_before",)),
+            to_somebody_else=Cell(403, ("act:refused refused not_the_proposer",)),
+        ),
+        ("GET", "/audit/retention"): _route("no_permit", READ),
+        ("POST", "/audit/retention/lower"): _route("no_permit", ("retention_change:proposed",), body=True),
+        ("POST", "/audit/retention/{index}/approve"): _route("no_permit", ("retention:lowered",)),
+        ("POST", "/audit/prunings"): _route(
+            "no_permit",
+            ("prune:proposed",),
+            body=True,
+            unknown_export=Cell(409, ("act:refused refused export_unverified",)),
+        ),
+        ("POST", "/audit/prunings/{index}/approve"): _route("no_permit", ("log:pruned",)),
         ("GET", "/metrics"): _route("no_permit", ()),
         ("GET", "/keys"): _route("no_permit", ("keys:listed",)),
         ("POST", "/keys/{id}/revoke"): _route("no_permit", ("key:revoked",), unknown_key=Cell(404)),

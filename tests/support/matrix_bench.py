@@ -14,6 +14,7 @@ from typing import Any
 
 from asgi_call import AsgiCall
 from perimeter_bench import PerimeterBench
+from walk_bench import SIGNER
 
 from appliance.audit_trail import PAIRING, Kind
 from appliance.settings import Settings
@@ -40,7 +41,11 @@ class MatrixBench(PerimeterBench):
     """A perimeter whose every answer is held against the two laws as it goes out."""
 
     def __init__(self, folder: Path, settings: Settings = SETTINGS) -> None:
-        super().__init__(folder, settings=settings)
+        state, exports = folder / "state", folder / "exports"
+        (state / "log").mkdir(parents=True)
+        (state / "log" / "verifier.vkey").write_text(SIGNER.verifier.vkey + "\n")
+        exports.mkdir()
+        super().__init__(folder, settings=settings.model_copy(update={"state_dir": state, "export_dir": exports}))
         self.sink = self.walk_bench.sink
         self.engine = self.walk_bench.engine
         self.base = 0

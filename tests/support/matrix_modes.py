@@ -10,7 +10,7 @@ from typing import Any
 
 from asgi_call import AsgiCall
 from matrix_bench import TEXT_GIVEN, Caller, MatrixBench
-from matrix_setup import CHAT_PATH, INFER_PATHS, TEXT, a_hold
+from matrix_setup import CHAT_PATH, INFER_PATHS, TEXT, a_hold, an_unsealing
 
 from appliance.admission import Obstacle
 from appliance.audit_trail import Kind
@@ -204,10 +204,10 @@ def _keys_unusable(num_works: int) -> Callable[[MatrixBench], None]:
 def _end_refused(bench: MatrixBench) -> None:
     append, sink = bench.sink.append, bench.sink
 
-    async def refusing(event: Any) -> Any:
+    async def refusing(event: Any, *contents: Any) -> Any:
         if event.kind == Kind.REQUEST_COMPLETED:
             raise AuditRefused("a leaf of that size")
-        return await append(event)
+        return await append(event, *contents)
 
     sink.append = refusing
 
@@ -299,7 +299,24 @@ async def _another_replay(bench: MatrixBench, caller: Caller) -> AsgiCall:
     return second
 
 
-async def _erased_before(bench: MatrixBench, caller: Caller) -> AsgiCall:
+def _by(role: str) -> Mode:
+    async def mode(bench: MatrixBench, caller: Caller) -> AsgiCall:
+        return await bench.ask(caller, role=role).end()
+
+    return mode
+
+
+def _sealed(*, approved: bool) -> Mode:
+    async def mode(bench: MatrixBench, caller: Caller) -> AsgiCall:
+        given = await an_unsealing(bench, approved=approved)
+        caller.body = {"index": int(given["of"]), "unsealing": given["index"]}
+        bench.base = bench.appliance.log_size()
+        return await bench.ask(caller).end()
+
+    return mode
+
+
+async def _twice(bench: MatrixBench, caller: Caller) -> AsgiCall:
     await bench.ask(caller).end()
     bench.base = bench.appliance.log_size()
     return await bench.ask(caller).end()
@@ -343,9 +360,25 @@ OWN: Mapping[tuple[str, str], Mode] = {
     ("/audit/replays", "gone in the middle"): _at(1, _leave),
     ("/audit/replays", "stop in the middle"): _at(1, _stop),
     ("/audit/replays", "log fails at the end"): _after(_log_fails_after(1)),
-    ("/audit/erasures", "erased before"): _erased_before,
+    ("/audit/erasures", "erased before"): _twice,
     ("/audit/erasures", "under hold"): _under_hold,
     ("/audit/erasures", "unknown subject"): _with_body(lambda _: {"subject": "nobody"}),
+    ("/audit/replays", "sealed and unsealed by two"): _sealed(approved=True),
+    ("/audit/replays", "sealed and not approved"): _sealed(approved=False),
+    ("/audit/evidence/{id}/made", "unknown pack"): _changed(path="/audit/evidence/req-0/made"),
+    ("/audit/evidence/{id}/made", "made before"): _twice,
+    ("/audit/evidence/{id}/made", "unknown head"): _with_body(lambda _: {"head_root": "f" * 64}),
+    ("/audit/aggregates", "unknown field to count by"): _changed(query="by=colour"),
+    ("/audit/reports/{id}", "unknown report"): _changed(path="/audit/reports/R99"),
+    ("/audit/reviews", "examined no report"): _with_body(lambda _: {"examined": [0]}),
+    ("/audit/entries/{index}/check", "another text"): _with_body(lambda _: {"text": "Twice"}),
+    ("/audit/entries/{index}/check", "no commitment"): _changed(path="/audit/entries/0/check"),
+    ("/audit/entries/{index}/check", "unknown entry"): _changed(path="/audit/entries/999999/check"),
+    ("/audit/entries/{index}/unseal", "nothing sealed"): _changed(path="/audit/entries/0/unseal"),
+    ("/audit/unsealings/{index}/approve", "by the same person"): _by("auditor"),
+    ("/audit/unsealings/{index}/show", "shown before"): _twice,
+    ("/audit/unsealings/{index}/show", "to somebody else"): _by("privacy"),
+    ("/audit/prunings", "unknown export"): _with_body(lambda _: {"export": "e9"}),
     ("/keys/{id}/revoke", "unknown key"): _changed(path="/keys/AAAAAAAAAAA/revoke"),
 }
 TWO_CHOICES: Mapping[str, Mode] = {
