@@ -168,6 +168,7 @@ OTHERS: Mapping[tuple[str, str], Mapping[str, Cell]] = MappingProxyType(
             "no_permit", ("review:signed_off no_findings",), body=True, examined_no_report=Cell(400, READ)
         ),
         ("GET", "/audit/reconciliation"): _route("no_permit", READ),
+        ("GET", "/audit/status"): _route("no_permit", ()),
         ("GET", "/audit/receipts/{receipt}/proof"): _route(
             "no_permit", READ, somebody_else_s=Cell(404, READ), malformed_receipt=Cell(400)
         ),

@@ -147,6 +147,7 @@ CALLS: Mapping[tuple[str, str], tuple[str, str, Any, Prepare]] = {
     ("POST", "/audit/reports/{id}"): ("auditor", "developer", {}, _a_report),
     ("POST", "/audit/reviews"): ("auditor", "developer", REVIEW, _nothing),
     ("GET", "/audit/reconciliation"): ("auditor", "developer", None, _nothing),
+    ("GET", "/audit/status"): ("operator", "developer", None, _nothing),
     ("POST", "/audit/entries/{index}/check"): ("auditor", "developer", {"phase": "prompt", "text": "Once"}, a_request),
     ("POST", "/audit/entries/{index}/unseal"): ("auditor", "developer", {"reason": "case 1"}, _a_sealed_request),
     ("POST", "/audit/unsealings/{index}/approve"): ("privacy", "developer", None, an_unsealing),
