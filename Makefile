@@ -11,7 +11,7 @@ WORKERS ?= 2
 
 ROUNDS ?= 1000
 
-.PHONY: help serve test check format test-long crash faults tamper interop interop-model interop-log bench starter clean
+.PHONY: help serve test check format test-long crash faults tamper interop interop-model interop-log bench bench-log starter clean
 .DEFAULT_GOAL := help
 
 help:
@@ -24,6 +24,7 @@ help:
 	@echo "make tamper     change every bit and every row of a log, and print what was found"
 	@echo "make interop    let strangers' tools check us: model_signing, aics-tlog, aics-witness, pymerkle"
 	@echo "make bench      drive a running appliance with a real trace and print one table"
+	@echo "make bench-log  what the log costs on each store, beside what the disk takes"
 	@echo "make starter    train the starter model again from its seed"
 
 serve: $(VENV)/.serve
@@ -76,6 +77,11 @@ interop-log: $(VENV)/.test
 
 bench: $(VENV)/.test
 	$(BIN)/python -m benchmarks.bench_serving
+
+# The server lies on the disk of the temporary folder: name another one by TMPDIR.
+bench-log: $(VENV)/.test
+	$(BIN)/python tests/support/with_postgres.py $${TMPDIR:-/tmp} \
+		$(BIN)/python -m benchmarks.bench_log --folder $${TMPDIR:-/tmp}
 
 starter: $(VENV)/.test
 	$(BIN)/python models/starter/train.py

@@ -52,9 +52,10 @@ class LogDatabase:
 class PostgresServer:
     """Made by the constructor; ended by `close`."""
 
-    def __init__(self, bin_dir: Path) -> None:
+    def __init__(self, bin_dir: Path, parent: Path | None = None) -> None:
         memory = Path("/dev/shm")
-        self.folder = Path(tempfile.mkdtemp(prefix="cloister-pg-", dir=memory if memory.is_dir() else None))
+        parent = parent or (memory if memory.is_dir() else None)
+        self.folder = Path(tempfile.mkdtemp(prefix="cloister-pg-", dir=parent))
         self._user = NOBODY if os.geteuid() == 0 else None
         self._bin = self._reachable(bin_dir)
         self.data = self.folder / "data"
