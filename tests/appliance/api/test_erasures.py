@@ -286,6 +286,19 @@ async def test_a_hold_is_released_by_two_people_and_erasure_goes_on(make_perimet
     assert kinds(bench, "act:refused") == ["act:refused"] * 3
 
 
+@pytest.mark.parametrize("fault", ["not_persisted", "persisted"])
+async def test_a_release_is_its_leaf(make_perimeter, fault: Fault):
+    """Fault pair at `hold:released`: the hold ends exactly when that leaf is durable, whatever the caller heard."""
+    bench = make_perimeter()
+    hold = await held(bench, subject="alice")
+    proposal = (await post(bench, f"/audit/holds/{hold}/release", {"reason": "x"})).json()["proposal"]
+    sink = bench.walk_bench.sink
+    sink._fail_at, sink._fault = sink.num_appends, fault
+    assert (await post(bench, f"/audit/releases/{proposal}/approve", role="auditor")).status_code == 503
+    assert [one.index for one in living_holds(bench.reader)] == ([] if fault == "persisted" else [hold])
+    assert bench.walk_bench.verify().ok
+
+
 async def test_the_officers_second_key_is_no_second_person(make_perimeter):
     """Another key of the same owner, with the auditor's role and in another tenant."""
     bench = make_perimeter()
