@@ -1,4 +1,4 @@
-"""What of the state folder travels in an evidence pack: signed files as they are, whose digests the log holds.
+"""What travels in an evidence pack beside the log: signed files of the state whose digests the log holds, as they are.
 
 Promise: a policy bundle travels only if its digest is one that the log says was loaded, a model's manifest only if its
 root is; what the state no longer holds is named, not made up.  Never: a key, a secret, a weight.
@@ -12,6 +12,7 @@ from hashlib import sha256
 from pathlib import Path
 
 from appliance.audit_trail import Kind
+from appliance.controls import control_map
 from appliance.state.errors import StateCorrupt
 from appliance.state.layout import StateLayout, parse_seq_name, seq_name
 from appliance.state.opening import read_files
@@ -20,6 +21,7 @@ from offline_bundle.errors import TrustError
 from offline_bundle.model_signature import SIGNATURE_NAME, unsafe_unverified_root
 from offline_bundle.policy_signature import bundle_digest
 
+_CONTROL_MAP = Path(control_map.__file__).with_name("control_map.json")
 _RESTORE = "restore it from a backup; a pack shows what was loaded, and nothing else"
 
 
@@ -48,6 +50,7 @@ def collect_attachments(layout: StateLayout, reader: AuditReader) -> Attachments
         files |= found
         absent += [] if found else [f"model {root}"]
     files |= {f"trust/{path.name}": path for path in sorted(layout.trust.iterdir()) if path.is_file()}
+    files["control-map.json"] = _CONTROL_MAP
     return Attachments(files, tuple(absent))
 
 

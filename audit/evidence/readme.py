@@ -55,7 +55,7 @@ aics-tlog (PyPI, Apache-2.0, Python 3.12 or newer) knows nothing of us; it reads
     summary.pdf              counts and charts for people
     policy/, trust/          policy bundles and trust roots, signed, as they are
     models/, approvals/      what was signed about each model: the manifest of its files, and its approvals
-    control-map.json         which control of which regulation which report answers, if this release has it
+    control-map.json         which control of which regulation is answered by which report, and proven by what
     verify.py                the verifier; SHA-256 in index.json
 
 
