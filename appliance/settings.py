@@ -128,6 +128,9 @@ class Settings(BaseSettings):
     siem_deadline_s: float = Field(
         default=10.0, gt=0, description="A destination must take a batch of leaves in this time."
     )
+    siem_ca_file: Path | None = Field(
+        default=None, description="PEM certificates that a `tls` destination is believed by; without it, the system's."
+    )
     siem_file_bytes: int = Field(
         default=64 * 2**20, ge=2**20, description="A copy's file is turned over before it grows beyond this."
     )

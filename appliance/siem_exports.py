@@ -6,6 +6,7 @@ for longer than a stop's grace.  Never: reads what is not durable, or moves a cu
 
 from __future__ import annotations
 
+import ssl
 import time
 from collections.abc import Callable
 from importlib.metadata import version
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from appliance.audit_trail import Kind
+from appliance.settings import SettingsRefused
 from appliance.state.files import make_folder
 from audit.siem.cursor import CursorFile
 from audit.siem.destination import Destination, Transport
@@ -53,6 +55,7 @@ class SiemExports:
 
         Raises:
             OSError: there is no folder for the cursors and none can be made.
+            SettingsRefused: the certificates cannot be read.
         """
         name = LogName(origin, version("cloister"))
         exporters = []
@@ -92,11 +95,22 @@ class SiemExports:
 
 
 def _sink(settings: Settings, destination: Destination) -> Sink:
-    if destination.transport is Transport.TCP:
-        return TcpSink(destination.host, destination.port, deadline_s=settings.siem_deadline_s)
+    if destination.transport in (Transport.TCP, Transport.TLS):
+        tls = _tls(settings) if destination.transport is Transport.TLS else None
+        return TcpSink(destination.host, destination.port, deadline_s=settings.siem_deadline_s, tls=tls)
     if destination.transport is Transport.UDP:
         return DatagramSink((destination.host, destination.port), deadline_s=settings.siem_deadline_s)
     assert destination.path is not None, f"{destination.text} has a path"
     if destination.transport is Transport.UNIX:
         return DatagramSink(destination.path, deadline_s=settings.siem_deadline_s)
     return FileSink(destination.path, max_bytes=settings.siem_file_bytes, max_files=settings.siem_file_count)
+
+
+def _tls(settings: Settings) -> ssl.SSLContext:
+    try:
+        context = ssl.create_default_context(cafile=settings.siem_ca_file)
+    except OSError as refusal:
+        reason = refusal.strerror or type(refusal).__name__
+        raise SettingsRefused(f"CLOISTER_SIEM_CA_FILE: {settings.siem_ca_file}: {reason}") from refusal
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    return context

@@ -34,6 +34,7 @@ class Transport(StrEnum):
 
     FILE = "file"
     TCP = "tcp"
+    TLS = "tls"
     UDP = "udp"
     UNIX = "unix"
 
@@ -85,7 +86,7 @@ class Destination:
         if self.transport is Transport.FILE:
             return event + b"\n"
         message = syslog_message(exported, name, event)
-        return octet_counted(message) if self.transport is Transport.TCP else message
+        return octet_counted(message) if self.transport in (Transport.TCP, Transport.TLS) else message
 
     def _by_path(self, parts: SplitResult) -> Destination:
         if parts.netloc or not parts.path.startswith("/") or parts.path.endswith("/"):

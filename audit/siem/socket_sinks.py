@@ -1,8 +1,9 @@
-"""Syslog messages to a Unix socket, by UDP, or by TCP with octet counting.
+"""Syslog messages to a Unix socket, by UDP, or with octet counting by TCP and by TLS over it (RFC 5425).
 
 Taken means what each transport can know.  Unix: the receiver's queue on this machine has it.  UDP: this machine sent
 it; whether it arrived nobody is told.  TCP: the receiver's machine has acknowledged every byte (the kernel's queue of
-unacknowledged bytes is empty); whether its program read them is not told either, as syslog has no answers.  Gaps that
+unacknowledged bytes is empty), with TLS after it proved its name by a certificate; whether its program read them is not
+told either, as syslog has no answers.  Gaps that
 come of that are found by `audit.siem.copy_check`.
 
 Each batch has one deadline; a receiver that accepts and never reads costs that long and no more.
@@ -13,6 +14,7 @@ from __future__ import annotations
 import fcntl
 import select
 import socket
+import ssl
 import struct
 import time
 from collections.abc import Callable, Sequence
@@ -29,8 +31,24 @@ class TcpSink:
     """One connection, made when needed and again after a failure."""
 
     def __init__(
-        self, host: str, port: int, *, deadline_s: float, monotonic: Callable[[], float] = time.monotonic
+        self,
+        host: str,
+        port: int,
+        *,
+        deadline_s: float,
+        tls: ssl.SSLContext | None = None,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
+        """Prepare; nothing is opened.
+
+        Args:
+            host: name or address of the receiver; with TLS its certificate must name it.
+            port: of the receiver.
+            deadline_s: for one batch, from the connection to the acknowledgement.
+            tls: speak TLS, believing whom this context believes; None: plain TCP.
+            monotonic: seconds.
+        """
+        self._tls = tls
         self._address = (host, port)
         self._deadline_s = deadline_s
         self._monotonic = monotonic
@@ -64,6 +82,9 @@ class TcpSink:
             self._socket = socket.create_connection(self._address, timeout=self._left(deadline))
             self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            if self._tls is not None:
+                self._socket.settimeout(self._left(deadline))
+                self._socket = self._tls.wrap_socket(self._socket, server_hostname=self._address[0])
         return self._socket
 
     def _await_acknowledgement(self, connection: socket.socket, deadline: float) -> None:

@@ -12,7 +12,9 @@ from walk_bench import SIGNER, WalkBench
 from appliance.audit_trail import SYSTEM, Kind
 from appliance.export_watch import ExportWatch
 from appliance.log_watch import LogWatch
+from appliance.settings import Settings, SettingsRefused
 from appliance.siem_exports import OWN_KINDS, SiemExports
+from appliance.state.layout import StateLayout
 from audit.errors import AuditHalted
 from audit.siem.copy_lines import read_line
 from audit.siem.cursor import CursorFile
@@ -160,3 +162,10 @@ async def test_the_telling_converges_with_the_worst_sink_there_is(bench: WalkBen
     assert exporter.close(60)
     assert sink.taken == list(range(bench.writer.head.size))
     assert bench.writer.head.size <= 3 * num_others
+
+
+def test_certificates_that_cannot_be_read_stop_the_start(bench: WalkBench, tmp_path: Path) -> None:
+    """Named with the setting, before anything is sent to anybody."""
+    settings = Settings(siem_exports=("cef+tls://localhost:6514",), siem_ca_file=tmp_path / "none.pem")
+    with pytest.raises(SettingsRefused, match=r"CLOISTER_SIEM_CA_FILE: .*none\.pem"):
+        SiemExports.start(settings, StateLayout(tmp_path), SIGNER.name, bench.reader, lambda: None)

@@ -12,6 +12,7 @@ from audit.siem.destination import Destination, Format, Transport
     [
         ("cef+tcp://10.0.0.5:601", Format.CEF, Transport.TCP),
         ("ocsf+tcp://[::1]:601", Format.OCSF, Transport.TCP),
+        ("jsonl+tls://siem.plant.example:6514", Format.JSONL, Transport.TLS),
         ("cef+udp://127.0.0.1:514", Format.CEF, Transport.UDP),
         ("jsonl+unix:///dev/log", Format.JSONL, Transport.UNIX),
         ("jsonl+file:///srv/siem/cloister.jsonl", Format.JSONL, Transport.FILE),

@@ -1,12 +1,20 @@
 from __future__ import annotations
 
+import datetime as dt
 import socket
+import ssl
 import struct
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
 
 from audit.siem.sink import SinkFailed
 from audit.siem.socket_sinks import DatagramSink, TcpSink
@@ -120,6 +128,81 @@ def test_a_receiver_whose_machine_never_acknowledges_ends_at_the_deadline(
     with pytest.raises(SinkFailed, match="did not take the events"):
         sink.take(EVENTS[:1])
     sink.close()
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A receiver's key and its certificate for `localhost`, which signed itself."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
+    now = dt.datetime.now(dt.UTC)
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(7)
+        .not_valid_before(now - dt.timedelta(hours=1))
+        .not_valid_after(now + dt.timedelta(hours=1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    folder = tmp_path_factory.mktemp("tls")
+    (folder / "cert.pem").write_bytes(made.public_bytes(Encoding.PEM))
+    (folder / "key.pem").write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    return folder / "cert.pem", folder / "key.pem"
+
+
+class TlsReceiver:
+    """Takes one connection after the other and keeps what each brought; a handshake that fails brings nothing."""
+
+    def __init__(self, certificate: tuple[Path, Path], listener: socket.socket) -> None:
+        self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self._context.load_cert_chain(*certificate)
+        self._listener = listener
+        self.brought: list[bytes] = []
+        self._thread = threading.Thread(target=self._serve)
+        self._thread.start()
+
+    def join(self) -> None:
+        """Wait until the one connection has ended."""
+        self._thread.join()
+
+    def _serve(self) -> None:
+        plain, _ = self._listener.accept()
+        with plain, suppress(OSError), self._context.wrap_socket(plain, server_side=True) as connection:
+            content = b""
+            with suppress(ssl.SSLEOFError):
+                while piece := connection.recv(65536):
+                    content += piece
+            self.brought.append(content)
+
+
+def test_tls_messages_arrive_counted(certificate: tuple[Path, Path], listener: socket.socket) -> None:
+    """RFC 5425: the same frames, to a receiver whose certificate names it."""
+    receiver = TlsReceiver(certificate, listener)
+    tls = ssl.create_default_context(cafile=certificate[0])
+    sink = TcpSink("localhost", port_of(listener), deadline_s=60, tls=tls)
+    sink.take(EVENTS[:20])
+    sink.take(EVENTS[20:])
+    sink.close()
+    receiver.join()
+    assert receiver.brought == [b"".join(EVENTS)]
+
+
+@pytest.mark.parametrize("fault", ["nobody signed it", "another name"])
+def test_a_receiver_that_does_not_prove_its_name_gets_nothing(
+    certificate: tuple[Path, Path], listener: socket.socket, fault: str
+) -> None:
+    """Neither a stranger's certificate nor one of another name is believed; not a byte of an event leaves."""
+    receiver = TlsReceiver(certificate, listener)
+    tls = ssl.create_default_context(cafile=certificate[0] if fault == "another name" else None)
+    host = LOOPBACK if fault == "another name" else "localhost"
+    with pytest.raises(SinkFailed, match=host):
+        TcpSink(host, port_of(listener), deadline_s=60, tls=tls).take(EVENTS)
+    receiver.join()
+    assert receiver.brought in ([], [b""])
 
 
 def test_udp_sends_one_message_per_datagram() -> None:
