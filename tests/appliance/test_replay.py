@@ -14,6 +14,7 @@ from appliance.audit_trail import SYSTEM, Kind, key_subject
 from appliance.errors import BadRequest, Forbidden, GenerationFailed, NotFound, Overloaded, Unavailable
 from appliance.gate import Asking
 from appliance.inference import Conversation, InferenceRequest, Message, PlainText, PromptTokens
+from appliance.log_opening import _close_what_was_left_open
 from appliance.recorder import LOG_OBSTACLE
 from appliance.replay.content import ReplayContent
 from appliance.replay.regeneration import PRIORITY
@@ -487,3 +488,13 @@ async def test_no_text_is_in_any_record_of_a_replay(bench: ReplayBench):
     assert (await bench.again(index, content)).verdict == Reproduced()
     for entry in bench.reader.tail(1000):
         assert not any(word in entry.leaf_bytes for word in (b"sesame", b"barley", b"hello"))
+
+
+async def test_a_replay_that_died_with_the_appliance_is_ended_by_the_next_start(bench: ReplayBench):
+    """`replay:started` without its end gets one, once, that says so."""
+    began = await bench.trail.append(Kind.REPLAY_STARTED, AUDITOR, "a1", {"replayed_index": 1})
+    for _ in range(2):
+        await _close_what_was_left_open(bench.trail, bench.reader)
+        assert bench.kinds("a1") == ["replay:started", "replay:ended"]
+    facts = bench.end_of("a1")
+    assert (facts["outcome"], facts["started_index"], facts["verdict"]) == ("abandoned", began.index, None)
