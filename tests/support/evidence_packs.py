@@ -16,6 +16,7 @@ from audit.checkpoint import LogSigner
 from audit.event import Event
 from audit.evidence.build import DraftFacts, PackOrder, Seal, drafting, seal_pack, write_pack
 from audit.evidence.index import Selection
+from audit.location import LogLocation
 from audit.merkle import EMPTY_EDGE, leaf_hash
 from audit.reader import AuditReader
 from audit.tiles import TILE_WIDTH, encode_bundle, tiles_of
@@ -79,7 +80,9 @@ def build_mixed_log(path: Path, num_events: int, batch_len: int = 16, signer: Lo
     build_log(path, mixed_events(num_events), batches_of(num_events, batch_len), signer)
 
 
-def record_made(path: Path, made: DraftFacts, signer: LogSigner = SIGNER) -> Seal:
+def record_made(
+    location: LogLocation, made: DraftFacts, signer: LogSigner = SIGNER, *, writer_at: LogLocation | None = None
+) -> Seal:
     """Do what the appliance does: append `evidence:made`, prove it, and say how the tree grew to it."""
     event = Event(
         kind="evidence:made",
@@ -91,21 +94,22 @@ def record_made(path: Path, made: DraftFacts, signer: LogSigner = SIGNER) -> Sea
         subject="pack-1",
         facts=dataclasses.asdict(made),
     )
-    writer = AuditWriter.open(WriterConfig(path, "node-1", "boot-2", min_free_bytes=0), [signer])
+    writer = AuditWriter.open(WriterConfig(writer_at or location, "node-1", "boot-2", min_free_bytes=0), [signer])
     try:
         receipt = asyncio.run(writer.append(event))
     finally:
         writer.close()
-    with AuditReader(path) as reader:
+    with AuditReader(location) as reader:
         size = reader.head().checkpoint.size
         proof = reader.proof(receipt.index)
         return Seal(reader.entry(receipt.index).leaf_bytes, proof.to_text(), reader.subtrees(made.head_size, size))
 
 
 def make_pack(
-    path: Path,
+    path: LogLocation,
     folder: Path,
     *,
+    writer: LogLocation | None = None,
     selection: Selection = EVERYTHING,
     seed: str | None = None,
     sample_size: int = 5,
@@ -113,7 +117,7 @@ def make_pack(
     signer: LogSigner = SIGNER,
     started_index: int = 1,
 ) -> None:
-    """Make a sealed pack of the log at `path`."""
+    """Make a sealed pack of the log at `path`; `writer` is where it is written, if that is another way to it."""
     order = PackOrder(
         selection=selection,
         seed=seed,
@@ -129,7 +133,7 @@ def make_pack(
     )
     with drafting(folder) as draft:
         made = write_pack(path, draft, signer.verifier, order)
-        seal_pack(draft, record_made(path, made, signer), [signer.verifier])
+        seal_pack(draft, record_made(path, made, signer, writer_at=writer), [signer.verifier])
 
 
 def root_of(leaves: Sequence[bytes]) -> bytes:
