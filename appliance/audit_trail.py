@@ -53,6 +53,7 @@ class Kind(StrEnum):
     KEYS_LISTED = "keys:listed"
     LOG_FILLING = "log:filling"
     LOG_HALTED = "log:halted"
+    LOG_KEY_ROTATED = "log:key_rotated"
     LOG_PRUNED = "log:pruned"
     LOG_READ = "log:read"
     MODEL_LOADED = "model:loaded"

@@ -28,6 +28,7 @@ from appliance.clock_watch import ClockChanges
 from appliance.export_watch import ExportWatch
 from appliance.halt_note import Halt, HaltNote, record_last_halt
 from appliance.keeping.erasure import finish_after_restart
+from appliance.key_rotation import record_rotation
 from appliance.log_activity import LogActivity
 from appliance.log_location import find_log
 from appliance.log_status import measure_condition
@@ -140,6 +141,7 @@ async def open_log(
     closing.push_async_callback(_record_stop, trail, writer, counters)
     changes = ClockChanges(clock, trail)
     await trail.append(Kind.APPLIANCE_STARTED, SYSTEM, "appliance", start_facts)
+    await record_rotation(state.log_keys, trail, reader)
     await record_last_halt(note, trail, reader, epoch=writer.epoch, size=size_before)
     await _close_what_was_left_open(trail, reader)
     await finish_after_restart(trail, reader, keyring)
@@ -218,7 +220,8 @@ def _open_writer(
     )
     return AuditWriter.open(
         config,
-        [state.log_signer],
+        state.log_keys.signers,
+        earlier_verifiers=state.log_keys.earlier,
         observe_commit=observe_commit,
         on_halt=on_halt,
         on_interruption=on_interruption,

@@ -14,13 +14,13 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from sqlalchemy import Connection, select
 
 from audit.anchoring.head import CHECKPOINT_SUFFIX
-from audit.checkpoint import Checkpoint, LogVerifier, open_checkpoint
+from audit.checkpoint import Checkpoint, LogVerifier, open_checkpoint, split_note
 from audit.errors import AuditCorrupt, LogExists
 from audit.location import LogLocation
 from audit.schema import leaf_table, node_table
@@ -39,14 +39,20 @@ from audit.tiles import (
 
 
 def export_log(
-    location: LogLocation, folder: Path, verifier: LogVerifier, *, anchors: Path | None = None
+    location: LogLocation,
+    folder: Path,
+    verifier: LogVerifier,
+    *,
+    earlier: Sequence[LogVerifier] = (),
+    anchors: Path | None = None,
 ) -> Checkpoint:
     """Write the log at `location` into a new `folder`; return the checkpoint that it shows.
 
     Args:
         location: the log.
         folder: does not exist yet.
-        verifier: one of the keys that signed its head; its text form goes along.
+        verifier: the log's public key; its text form goes along.
+        earlier: keys that the log had before; one of them goes along instead where it alone signed the head.
         anchors: a folder with cosigned heads that go along as they are, if it exists.
     """
     if folder.exists():
@@ -54,7 +60,7 @@ def export_log(
     draft = folder.with_name(f".{folder.name}.{os.getpid()}.new")
     draft.mkdir(mode=0o700, parents=True)
     try:
-        checkpoint = _write_log(location, draft, verifier)
+        checkpoint = _write_log(location, draft, [verifier, *earlier])
         for path in sorted(anchors.glob(f"*{CHECKPOINT_SUFFIX}")) if anchors is not None else ():
             _write(draft / ANCHORS_FOLDER / path.name, path.read_bytes())
         draft.rename(folder)
@@ -64,18 +70,20 @@ def export_log(
     return checkpoint
 
 
-def _write_log(location: LogLocation, folder: Path, verifier: LogVerifier) -> Checkpoint:
+def _write_log(location: LogLocation, folder: Path, verifiers: Sequence[LogVerifier]) -> Checkpoint:
     engine = open_engine(location, read_only=True)
     try:
         with snapshot(engine, location) as connection:
             _, _, note = newest_checkpoint(connection)
-            checkpoint = open_checkpoint(note, [verifier])
+            checkpoint = open_checkpoint(note, verifiers)
             for tile in tiles_of(checkpoint.size, stored_floors(connection).leaf):
                 _write(folder / LOG_FOLDER / tile.path, _content(connection, tile))
     finally:
         engine.dispose()
     _write(folder / LOG_FOLDER / CHECKPOINT_NAME, note.encode())
-    _write(folder / VKEY_NAME, (verifier.vkey + "\n").encode())
+    signed_by = {(name, key_id) for name, key_id, _ in split_note(note)[1]}
+    signer = next(one for one in verifiers if (one.name, one.key_id) in signed_by)
+    _write(folder / VKEY_NAME, (signer.vkey + "\n").encode())
     return checkpoint
 
 

@@ -31,8 +31,8 @@ from appliance.keeping.pruning import (
     may_prune,
 )
 from appliance.state.layout import StateLayout
+from appliance.state.log_keys import own_verifiers
 from appliance.two_person import TwoPersonAct, approval_facts, approving, propose, refused
-from audit.checkpoint import LogVerifier
 from audit.event import Floor, JsonValue, Pruned
 from audit.reader import AuditReader
 
@@ -104,10 +104,10 @@ async def _check_export(call: Call, export: str, digest: str) -> ExportCheck:
     settings = call.appliance.settings
     if settings.export_dir is None:
         return UnverifiedExport("exports are looked for in CLOISTER_EXPORT_DIR, which is not set")
-    folder, vkey_file = settings.export_dir / export, StateLayout(settings.state_dir.resolve()).log_vkey
+    folder, layout = settings.export_dir / export, StateLayout(settings.state_dir.resolve())
 
     def check(reader: AuditReader) -> ExportCheck:
-        return check_export(reader, folder, LogVerifier.from_vkey(vkey_file.read_text().strip()))
+        return check_export(reader, folder, own_verifiers(layout))
 
     found = await call.appliance.read_log(check)
     if isinstance(found, VerifiedExport) and found.digest != digest:

@@ -7,7 +7,7 @@ at its next start, or what no verified export has.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -168,11 +168,11 @@ def _needed(reader: AuditReader, key_lives: Callable[[str], bool]) -> Iterator[i
             return
 
 
-def check_export(reader: AuditReader, folder: Path, verifier: LogVerifier) -> ExportCheck:
+def check_export(reader: AuditReader, folder: Path, verifiers: Sequence[LogVerifier]) -> ExportCheck:
     """Verify a folder, and that it is an earlier state of this very log."""
     if not folder.is_dir():
         return UnverifiedExport("there is no folder of this name where exports are looked for")
-    report = verify_log(folder, [verifier], PAIRING)
+    report = verify_log(folder, verifiers, PAIRING)
     if not report.ok or report.head_size is None:
         found = report.findings[0] if report.findings else "it has no head"
         return UnverifiedExport(f"the export does not verify: {found}")

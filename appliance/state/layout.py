@@ -4,7 +4,7 @@ var/                        mode 0700, every folder 0700, every file 0600
 ├── trust/                  root.<n>.json, and the fingerprint that pins the first
 ├── secrets/                pepper of the API keys, key-encryption key of the subject keys, their ids
 ├── log/                    audit.db (or `moved_to`, when the log lies in PostgreSQL), signing.key, verifier.vkey,
-│                           halted.json
+│                           halted.json; retiring.key, retiring.vkey, earlier.vkeys of a rotation
 ├── siem/                   <digest>.json, the cursor of one destination of a copy; made when there is one
 ├── anchors/                <witness>.checkpoint, the newest head that each witness cosigned; made when there is one
 ├── keys.db                 API keys, without secrets
@@ -102,6 +102,26 @@ class StateLayout:
     def siem_cursor(self, digest: str) -> Path:
         """How far one destination of a copy has come."""
         return self.root / "siem" / f"{digest}.json"
+
+    @property
+    def log_retiring_key(self) -> Path:
+        """The signing key before, while a rotation overlaps."""
+        return self.log / "retiring.key"
+
+    @property
+    def log_retiring_vkey(self) -> Path:
+        """Its public half."""
+        return self.log / "retiring.vkey"
+
+    @property
+    def log_rotation(self) -> Path:
+        """Folder of a rotation that is half done; there only between two renames."""
+        return self.log / "rotation"
+
+    @property
+    def log_earlier_vkeys(self) -> Path:
+        """Public keys that sign no more, one a line, oldest first."""
+        return self.log / "earlier.vkeys"
 
     @property
     def anchors(self) -> Path:

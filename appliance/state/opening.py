@@ -20,8 +20,8 @@ from types import MappingProxyType
 from appliance.state.errors import StateCorrupt, StateInUse, StateMissing
 from appliance.state.files import FILE_MODE, check_tree, read_private, refusing
 from appliance.state.layout import StateLayout, parse_seq_name
-from audit.checkpoint import LogSigner, LogVerifier
-from audit.errors import AuditError
+from appliance.state.log_keys import LogKeys, open_log_keys
+from audit.checkpoint import LogSigner
 from offline_bundle.errors import FolderRefused, TrustError
 from offline_bundle.folder import list_folder
 from offline_bundle.manifest import PolicyManifest
@@ -41,10 +41,15 @@ class OpenState:
     trust_root: TrustRoot
     pepper: bytes = field(repr=False)
     kek: bytes = field(repr=False)
-    log_signer: LogSigner = field(repr=False)
+    log_keys: LogKeys
     policy: PolicyManifest
     policy_files: Mapping[str, bytes] = field(repr=False)
     """The signed bytes of the policy in force; `policy.digest` is their identity."""
+
+    @property
+    def log_signer(self) -> LogSigner:
+        """The key that names the log."""
+        return self.log_keys.signer
 
 
 def open_state(layout: StateLayout, now: datetime) -> OpenState:
@@ -59,7 +64,7 @@ def open_state(layout: StateLayout, now: datetime) -> OpenState:
     trust_root = _open_trust_root(layout, now)
     pepper, kek = _open_secrets(layout)
     policy, policy_files = open_policy(layout, trust_root)
-    return OpenState(layout, trust_root, pepper, kek, _open_log_signer(layout), policy, policy_files)
+    return OpenState(layout, trust_root, pepper, kek, open_log_keys(layout), policy, policy_files)
 
 
 @contextmanager
@@ -173,20 +178,6 @@ def _open_secrets(layout: StateLayout) -> tuple[bytes, bytes]:
     return secrets[0], secrets[1]
 
 
-def _open_log_signer(layout: StateLayout) -> LogSigner:
-    vkey = read_private(layout.log_vkey, max_bytes=MAX_SMALL_BYTES).decode("utf-8", "replace")
-    pem = read_private(layout.log_signing_key, max_bytes=MAX_SMALL_BYTES)
-    with _as_corrupt(layout.log_vkey):
-        verifier = LogVerifier.from_vkey(vkey)
-    with _as_corrupt(layout.log_signing_key):
-        signer = LogSigner.from_pem(verifier.name, pem)
-    if signer.verifier != verifier:
-        raise StateCorrupt(
-            layout.log_signing_key, f"it is not the key of {layout.log_vkey.name}", hint="restore both from one backup"
-        )
-    return signer
-
-
 def _sequence(folder: Path) -> list[int]:
     return sorted(seq for seq in map(parse_seq_name, _names(folder)) if seq)
 
@@ -205,5 +196,3 @@ def _as_corrupt(path: Path) -> Iterator[None]:
         yield
     except TrustError as refusal:
         raise StateCorrupt(path, refusal.message, hint=refusal.hint) from refusal
-    except AuditError as refusal:
-        raise StateCorrupt(path, str(refusal), hint=_RESTORE) from refusal

@@ -19,6 +19,7 @@ from appliance.cli.audit import (
     replay,
     reports,
     retention,
+    rotation,
     search,
     siem,
     status,
@@ -52,3 +53,4 @@ app.add_typer(holds.app, name="hold")
 app.add_typer(content.app, name="unseal")
 app.add_typer(retention.app, name="retention")
 app.add_typer(prunings.app, name="prune")
+app.add_typer(rotation.app, name="rotate-key")

@@ -18,6 +18,7 @@ from appliance.cli.refusals import INTEGRITY, WRONG_USAGE, exits_cleanly, leave
 from appliance.keeping.pruning import export_digest
 from appliance.settings import read_settings
 from appliance.state.layout import StateLayout
+from appliance.state.log_keys import own_verifiers
 from audit.anchoring.evidence import read_anchors
 from audit.export import export_log
 from audit.location import LocationRefused, LogLocation, parse_location
@@ -32,7 +33,8 @@ SHOWN_FINDINGS = 20
 def export(folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="A folder that does not exist yet.")]) -> None:
     """Write the log of the state folder as C2SP tlog-tiles with its public key."""
     layout = StateLayout(read_settings().state_dir.resolve())
-    checkpoint = export_log(own_log(), folder, read_vkey(layout.log_vkey), anchors=layout.anchors)
+    verifier, *earlier = own_verifiers(layout)
+    checkpoint = export_log(own_log(), folder, verifier, earlier=earlier, anchors=layout.anchors)
     print(f"{checkpoint.size} entries in {folder}; verify by: cloister audit verify {folder}")
     print(f"digest {export_digest(folder)}")
 
@@ -69,7 +71,8 @@ def verify(
     layout = StateLayout(read_settings().state_dir.resolve())
     source = own_log() if log is None else _location(log)
     key_files = vkey or [source / VKEY_NAME if isinstance(source, Path) and source.is_dir() else layout.log_vkey]
-    verifiers = [read_vkey(file) for file in key_files]
+    is_own = vkey is None and key_files == [layout.log_vkey] and layout.log_vkey.is_file()
+    verifiers = own_verifiers(layout) if is_own else [read_vkey(file) for file in key_files]
     known_notes = [read_checkpoint(file, verifiers) for file in checkpoint or ()]
     places = [read_anchors(place, verifiers) for place in anchors or ()]
     copy = None if other is None else _location(other)

@@ -10,8 +10,8 @@ from appliance.cli.refusals import WRONG_USAGE, exits_cleanly, leave
 from appliance.settings import read_settings
 from appliance.state.files import flush_folder, write_private
 from appliance.state.layout import StateLayout
+from appliance.state.log_keys import own_verifiers
 from appliance.state.opening import hold_state
-from audit.checkpoint import LogVerifier
 from audit.location import LocationRefused, PostgresLog
 from audit.provision import move_log
 
@@ -29,8 +29,7 @@ def move_to_postgresql(
     except LocationRefused as refusal:
         leave(f"--owner: {refusal}", WRONG_USAGE)
     with hold_state(layout):
-        verifier = LogVerifier.from_vkey(layout.log_vkey.read_text())
-        head = move_log(layout.audit_db, database, [verifier], writer=writer, reader=reader)
+        head = move_log(layout.audit_db, database, own_verifiers(layout), writer=writer, reader=reader)
         write_private(layout.log_moved_to, f"{database.database}\n".encode())
         layout.audit_db.rename(layout.audit_db.with_name("audit.db.moved"))
         flush_folder(layout.log)
