@@ -105,6 +105,16 @@ def status_body(log: OpenLog, condition: Condition, settings: Settings) -> dict[
             "max_error_us": state.max_error_us,
             "estimated_error_us": state.estimated_error_us,
         },
+        "anchors": [
+            {
+                "sink": keeper.name,
+                "size": keeper.status.size,
+                "num_ahead": None if keeper.status.size is None else max(0, writer.head.size - keeper.status.size),
+                "failing": keeper.status.code,
+                "reason": keeper.status.reason or None,
+            }
+            for keeper in log.anchoring.keepers
+        ],
         "exports": [
             {
                 "destination": exporter.destination.text,

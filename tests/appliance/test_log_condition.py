@@ -12,6 +12,7 @@ from walk_bench import WalkBench
 
 from appliance.audit_trail import SYSTEM, Kind
 from appliance.capacity_watch import PACE_S, CapacityWatch
+from appliance.cli.audit.status import status_text
 from appliance.clock_state import STATES, ClockState, ClockWatch, read_clock_state
 from appliance.clock_watch import ClockChanges
 from appliance.halt_note import NOTE_BYTES, Halt, HaltNote, record_last_halt
@@ -20,6 +21,25 @@ from appliance.log_status import Condition, leaves_per_request, measure_conditio
 from audit.forecast import Forecast
 from audit.reader import EntryFilter
 
+STATUS = {
+    "origin": "log",
+    "tree_size": 100,
+    "root": "00",
+    "node_id": "n",
+    "boot_id": "b",
+    "epoch": 3,
+    "writer": {
+        "state": "halted",
+        "halt_reason": "the disk failed",
+        "num_waiting": 0,
+        "longest_wait_ms": 0.0,
+        "last_commit": None,
+    },
+    "size": dict.fromkeys(("used_bytes", "bytes_per_leaf", "bytes_per_request", "leaves_per_day", "bytes_per_day")),
+    "disk": {"free_bytes": None, "floor_bytes": 0, "fill_ratio": None, "days_left": None},
+    "retention": {"first_entry": 0, "first_content": 0},
+    "clock": {"state": "unknown", "max_error_us": None},
+}
 HALT = Halt("the clock was set by +3600.000 s", 1_790_000_000_000_000)
 
 
@@ -127,6 +147,24 @@ def test_the_kernel_is_asked_and_nothing_is_set() -> None:
     first, second = read_clock_state(), read_clock_state()
     assert {first.word, second.word} <= set(STATES)
     assert first.word == "unknown" or (first.max_error_us is not None and first.max_error_us >= 0)
+
+
+def test_the_status_tells_of_every_place_that_the_log_goes_to() -> None:
+    """Anchors and copies, one line each; what fails says so with its reason."""
+    anchors = [
+        {"sink": "directory:/mnt/usb", "size": 90, "num_ahead": 10, "failing": None, "reason": None},
+        {"sink": "witness", "size": None, "num_ahead": None, "failing": "anchor_late", "reason": None},
+    ]
+    exports = [
+        {"destination": "cef+tcp://h:1", "num_behind": 3, "failing": "sink_failed", "reason": "h:1: refused\x1b[2J"}
+    ]
+    text = status_text({**STATUS, "anchors": anchors, "exports": exports})
+    assert "  anchor directory:/mnt/usb: has the head of 90 entries, 10 came since" in text.splitlines()
+    assert "  anchor witness: no head taken in this run, FAILING (anchor_late): no answer" in text.splitlines()
+    assert "  copy to cef+tcp://h:1: 3 behind, FAILING (sink_failed): h:1: refused\\x1b[2J" in text.splitlines()
+    assert "  the disk is the database server's; watch it there" in text.splitlines()
+    assert "  no commit yet" in text.splitlines()
+    assert "  writer halted (the disk failed), 0 waiting, longest wait 0.0 ms" in text.splitlines()
 
 
 def test_every_leaf_says_what_the_clock_was_worth(bench: WalkBench) -> None:

@@ -40,6 +40,7 @@ def status_text(found: dict[str, Any]) -> str:
     ]
     if found["retention"]["first_entry"]:
         lines.append(f"  entries below {found['retention']['first_entry']} were pruned")
+    lines += [f"  anchor {one['sink']}: {_anchored(one)}{_failing(one)}" for one in found["anchors"]]
     lines += [f"  copy to {one['destination']}: {one['num_behind']} behind" + _failing(one) for one in found["exports"]]
     return "\n".join(map(printable, lines))
 
@@ -54,6 +55,12 @@ def _disk_line(disk: dict[str, Any]) -> str:
     left = "no end in sight" if disk["days_left"] is None else f"{disk['days_left']} days left at this pace"
     full = f"{100 * disk['fill_ratio']:.1f} % of the way to the floor of {_bytes(disk['floor_bytes'])}"
     return f"  disk: {_bytes(disk['free_bytes'])} free, {full}, {left}"
+
+
+def _anchored(anchor: dict[str, Any]) -> str:
+    if anchor["size"] is None:
+        return "no head taken in this run"
+    return f"has the head of {anchor['size']} entries, {anchor['num_ahead']} came since"
 
 
 def _failing(export: dict[str, Any]) -> str:

@@ -46,7 +46,7 @@ def test_the_status_says_what_is_there(live: LiveAppliance):
     assert found["writer"]["last_commit"]["num_leaves"] >= 1
     assert found["writer"]["longest_wait_ms"] > 0
     assert 0 < found["disk"]["fill_ratio"] < 1.5
-    assert found["exports"] == []
+    assert (found["exports"], found["anchors"]) == ([], [])
     said = typed(live)
     assert said.returncode == 0, said.stderr
     assert f"run {found['epoch']}, boot {found['boot_id']}" in said.stdout
