@@ -127,7 +127,7 @@ class Walk:
 
     def _seek(self, stream: Stream, stretch: Stretch, count: int) -> list[int]:
         found = stream.seek(self._connection, stretch, count, newest=self._newest)
-        self._budget.spend(SEEK_COST + len(found) // ENTRIES_PER_CANDIDATE)
+        self._budget.spend(SEEK_COST * len(stream.choices) + len(found) // ENTRIES_PER_CANDIDATE)
         return found
 
     def _is_before(self, one: int, other: int) -> bool:

@@ -6,8 +6,8 @@ itself falls away, and what says the same twice stands once.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 
 from audit.errors import FilterRefused
 from audit.search.expression import And, Equal, Expression, Not, Or, Within
@@ -27,6 +27,8 @@ class Alternative:
     differs: tuple[tuple[str, str], ...] = ()
     time: Stretch = WHOLE
     index: Stretch = WHOLE
+    among: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    """`(field, values)`: one of these; only `grouped` makes them."""
 
 
 def alternatives(expression: Expression) -> tuple[Alternative, ...]:
@@ -36,6 +38,30 @@ def alternatives(expression: Expression) -> tuple[Alternative, ...]:
         FilterRefused: it has more than `MAX_ALTERNATIVES`; points at the part that multiplies.
     """
     return _expand(expression, positive=True)
+
+
+def grouped(alternatives: Iterable[Alternative], fields: Iterable[str]) -> tuple[Alternative, ...]:
+    """Join alternatives that differ in the value of one of these fields alone, field after field.
+
+    `a in (1, 2) and b in (3, 4)` multiplies out to four; as one, it is two lists of values.
+    """
+    found = tuple(alternatives)
+    for name in fields:
+        values: dict[Alternative, list[str]] = {}
+        for one in found:
+            own = [value for field, value in one.equal if field == name]
+            rest = replace(one, equal=tuple(pair for pair in one.equal if pair[0] != name)) if len(own) == 1 else one
+            values.setdefault(rest, []).extend(own if len(own) == 1 else ())
+        found = tuple(_with_values(rest, name, own) for rest, own in values.items())
+    return found
+
+
+def _with_values(rest: Alternative, name: str, values: Sequence[str]) -> Alternative:
+    if not values:
+        return rest
+    if len(values) == 1:
+        return replace(rest, equal=tuple(sorted((*rest.equal, (name, values[0])))))
+    return replace(rest, among=(*rest.among, (name, tuple(values))))
 
 
 def _expand(expression: Expression, *, positive: bool) -> tuple[Alternative, ...]:

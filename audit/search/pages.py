@@ -14,10 +14,10 @@ from sqlalchemy import Connection
 from audit.search.candidates import Budget, Walk
 from audit.search.expression import Expression
 from audit.search.normal_form import WHOLE, Alternative, Stretch, alternatives
-from audit.search.streams import with_kinds
+from audit.search.streams import grouped_by_index, with_kinds
 from audit.search.time_map import TimeMap
 
-MAX_EXAMINED = 16_384
+MAX_EXAMINED = 12_288
 """Candidates that one page looks at, at most; a few more where a chunk was begun."""
 _LEAST_CHUNK_LEN, _FIRST_CHUNK_LEN = 16, 256
 
@@ -47,7 +47,7 @@ def find_page(
         FilterRefused: the expression has too many alternatives.
     """
     bounds = _remaining(size, after, newest=newest)
-    splits = [split for one in alternatives(expression) for split in with_kinds(connection, one)]
+    splits = [split for one in grouped_by_index(alternatives(expression)) for split in with_kinds(connection, one)]
     budgets = [Budget(max(MAX_EXAMINED // len(splits), 1)) for _ in splits]
     walks = [
         Walk(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from operator import eq
 from typing import Any
 
@@ -15,7 +16,7 @@ from sqlalchemy import ColumnElement, Connection, and_, exists, false, func, or_
 
 from audit.schema import leaf_policy_table, leaf_table
 from audit.search.fields import RANGE_END
-from audit.search.normal_form import Alternative, Stretch
+from audit.search.normal_form import Alternative, Stretch, grouped
 
 SEEKABLE = frozenset({"actor", "decision", "kind", "label", "model_root", "outcome", "policy", "route", "tenant"})
 """Fields with an index of their own, `policy` in a table of its own; `subject` has one together with `kind`."""
@@ -23,14 +24,24 @@ SEEKABLE = frozenset({"actor", "decision", "kind", "label", "model_root", "outco
 
 @dataclass(frozen=True, slots=True)
 class Stream:
-    """Leaves with these values, by one index."""
+    """Leaves that have one of these choices, by one index."""
 
-    columns: tuple[tuple[str, str], ...]
-    """`(column, value)`, as the index has them."""
+    names: tuple[str, ...]
+    """Columns, as the index has them."""
+    choices: tuple[tuple[str, ...], ...]
+    """Values of those columns; the walks of all choices together are one walk."""
 
     def seek(self, connection: Connection, stretch: Stretch, count: int, *, newest: bool) -> list[int]:
         """Return at most `count` indexes of the stretch, from its beginning, or from its end backwards."""
-        idx, columns, values = self._place()
+        found = [self._seek_one(connection, choice, stretch, count, newest=newest) for choice in self.choices]
+        if len(found) == 1:
+            return found[0]
+        return sorted(set(chain.from_iterable(found)), reverse=newest)[:count]
+
+    def _seek_one(
+        self, connection: Connection, values: Sequence[str], stretch: Stretch, count: int, *, newest: bool
+    ) -> list[int]:
+        idx, columns = self._place()
         if connection.dialect.name == "postgresql":
             # Said so that only this index has the order that is asked for: with `column = value` the planner may count
             # on finding it soon in the order of the log, and read the whole table where it is rare.
@@ -46,17 +57,16 @@ class Stream:
 
     def among(self, connection: Connection, indexes: Sequence[int]) -> list[int]:
         """Return those of the indexes that are in the stream, in the order given."""
-        idx, columns, values = self._place()
-        query = select(idx).where(*map(eq, columns, values), idx.in_(indexes))
-        found = set(connection.execute(query).scalars())
+        idx, columns = self._place()
+        chosen = or_(*(and_(*map(eq, columns, values)) for values in self.choices))
+        found = set(connection.execute(select(idx).where(chosen, idx.in_(indexes))).scalars())
         return [index for index in indexes if index in found]
 
-    def _place(self) -> tuple[ColumnElement[int], list[ColumnElement[str]], list[str]]:
-        """Return the index column of the stream's table, and the columns and values that choose the stream in it."""
-        values = [value for _, value in self.columns]
-        if self.columns[0][0] == "policy":
-            return leaf_policy_table.c.idx, [leaf_policy_table.c.policy_id], values
-        return leaf_table.c.idx, [leaf_table.c[name] for name, _ in self.columns], values
+    def _place(self) -> tuple[ColumnElement[int], list[ColumnElement[str]]]:
+        """Return the index column of the stream's table, and the columns that choose the stream in it."""
+        if self.names == ("policy",):
+            return leaf_policy_table.c.idx, [leaf_policy_table.c.policy_id]
+        return leaf_table.c.idx, [leaf_table.c[name] for name in self.names]
 
 
 def streams_of(alternative: Alternative) -> tuple[tuple[Stream, ...], Alternative]:
@@ -65,13 +75,22 @@ def streams_of(alternative: Alternative) -> tuple[tuple[Stream, ...], Alternativ
     An alternative that names a subject must name a kind as well: `with_kinds` sees to it.
     """
     values = dict(alternative.equal)
-    streams = [Stream((pair,)) for pair in alternative.equal if pair[0] in SEEKABLE]
+    streams = [Stream((name,), ((value,),)) for name, value in alternative.equal if name in SEEKABLE]
     if "subject" in values:
-        streams = [one for one in streams if one.columns[0][0] != "kind"]
-        streams.insert(0, Stream((("subject", values["subject"]), ("kind", values["kind"]))))
-    answered = {pair for stream in streams for pair in stream.columns}
-    rest = tuple(pair for pair in alternative.equal if pair not in answered)
+        streams = [one for one in streams if one.names != ("kind",)]
+        streams.insert(0, Stream(("subject", "kind"), ((values["subject"], values["kind"]),)))
+    streams += [Stream((name,), tuple((value,) for value in among)) for name, among in alternative.among]
+    rest = tuple(pair for pair in alternative.equal if pair[0] not in SEEKABLE and pair[0] != "subject")
     return tuple(streams), Alternative(rest, alternative.differs, alternative.time)
+
+
+def grouped_by_index(alternatives: Iterable[Alternative]) -> tuple[Alternative, ...]:
+    """Group what can be; an alternative that names a subject stays as it is, since its index goes on with the kind."""
+    kept: list[Alternative] = []
+    free: list[Alternative] = []
+    for one in alternatives:
+        (kept if any(name == "subject" for name, _ in one.equal) else free).append(one)
+    return (*kept, *grouped(free, sorted(SEEKABLE)))
 
 
 def with_kinds(connection: Connection, alternative: Alternative) -> tuple[Alternative, ...]:

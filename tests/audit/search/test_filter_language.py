@@ -10,7 +10,7 @@ from audit.errors import FilterRefused
 from audit.search.expression import EVERYTHING, And, Equal, Not, Or, Within, all_of, any_of, canonical
 from audit.search.fields import RANGE_END, TEXT_FIELDS
 from audit.search.moments import moment
-from audit.search.normal_form import MAX_ALTERNATIVES, Alternative, alternatives
+from audit.search.normal_form import MAX_ALTERNATIVES, Alternative, alternatives, grouped
 from audit.search.parser import MAX_COMPARISONS, MAX_DEPTH, parse_filter
 from audit.search.tokens import MAX_FILTER_CHARACTERS
 
@@ -204,3 +204,27 @@ def test_too_many_comparisons_are_refused_at_the_first_that_is_too_many():
 def test_alternatives_are_as_few_as_they_can_be(text, expected):
     """What cannot hold is not looked for."""
     assert alternatives(parse_filter(text)) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("actor in (a, b)", (Alternative(among=(("actor", ("a", "b")),)),)),
+        (
+            "actor in (a, b) and tenant in (c, d)",
+            (Alternative(among=(("actor", ("a", "b")), ("tenant", ("c", "d")))),),
+        ),
+        (
+            "actor=a and tenant=c or actor=b and tenant=d",
+            (
+                Alternative(equal=(("actor", "a"), ("tenant", "c"))),
+                Alternative(equal=(("actor", "b"), ("tenant", "d"))),
+            ),
+        ),
+        ("actor=a or tenant=c", (Alternative(equal=(("actor", "a"),)), Alternative(equal=(("tenant", "c"),)))),
+        ("policy=a and policy=b", (Alternative(equal=(("policy", "a"), ("policy", "b"))),)),
+    ],
+)
+def test_alternatives_that_differ_in_one_value_are_one_walk(text, expected):
+    """And no others: what is joined must mean the same as before."""
+    assert set(grouped(alternatives(parse_filter(text)), ("actor", "policy", "tenant"))) == set(expected)

@@ -158,7 +158,7 @@ FILTERS = st.recursive(
     drawn=FILTERS,
     limit=st.sampled_from([1, 2, 7, 50, 1000]),
     newest=st.booleans(),
-    max_examined=st.sampled_from([1, 40, 16_384]),
+    max_examined=st.sampled_from([1, 40, 12_288]),
 )
 def test_the_pages_together_are_what_a_plain_reading_finds(log_of: LogOf, seed, drawn, limit, newest, max_examined):
     """Whatever the log, the filter, the page length, the direction and how soon a page gives up."""
