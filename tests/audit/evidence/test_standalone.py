@@ -10,16 +10,19 @@ import os
 import random
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from audit_log_builder import OTHER_SIGNER, SIGNER
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from two_verifiers import STANDALONE, VERIFIER_FILE
 
-from audit.errors import AuditRefused, ProofRefused
+from audit.checkpoint import Checkpoint, LogSigner, LogVerifier, open_checkpoint, sign_checkpoint
+from audit.errors import AuditRefused, KeyRefused, ProofRefused
 from audit.event import Event
 from audit.evidence.growth import grown_root
 from audit.leaf import Place, decode_leaf, draft_leaf, fact_text
@@ -238,6 +241,53 @@ def reads(decode: object, leaf: bytes) -> bool:
     try:
         decode(leaf)  # type: ignore[operator]
     except (ValueError, RecursionError, LookupError, TypeError, ProofRefused, AuditRefused):
+        return False
+    return True
+
+
+ROTATED = sign_checkpoint(Checkpoint(SIGNER.name, 7, bytes(32)), [SIGNER, OTHER_SIGNER])
+
+
+@pytest.mark.parametrize("signers", [[SIGNER], [OTHER_SIGNER], [SIGNER, OTHER_SIGNER]], ids=["old", "new", "both"])
+def test_a_head_signed_by_two_keys_opens_with_either(signers: list[LogSigner]) -> None:
+    """As while a log's key rotates; a flipped bit is judged alike, and may make one key a stranger's."""
+    keys = [STANDALONE.read_key(signer.verifier.vkey) for signer in signers]
+    verifiers = [signer.verifier for signer in signers]
+    assert STANDALONE.open_checkpoint(ROTATED, keys) == (7, bytes(32))
+    note = ROTATED.encode()
+    for bit in random.Random(8).sample(range(8 * len(note)), 250):
+        changed = bytearray(note)
+        changed[bit // 8] ^= 1 << bit % 8
+        text = changed.decode(errors="replace")
+        ours, standalone = (
+            takes(lambda note=text: open_checkpoint(note, verifiers)),
+            takes(lambda note=text: STANDALONE.open_checkpoint(note, keys)),
+        )
+        assert ours is standalone, text
+
+
+@pytest.mark.parametrize(
+    "vkey",
+    [
+        SIGNER.verifier.vkey,
+        SIGNER.verifier.vkey + "\n",
+        SIGNER.verifier.vkey[:-2],
+        SIGNER.verifier.vkey.replace("+", "-", 1),
+        "a+00000000+" + SIGNER.verifier.vkey.split("+", 2)[2],
+        "",
+        "a+b+c",
+    ],
+)
+def test_both_read_the_same_keys(vkey: str) -> None:
+    """A name, the id that the key gives, the key."""
+    assert takes(lambda: LogVerifier.from_vkey(vkey)) is takes(lambda: STANDALONE.read_key(vkey))
+
+
+def takes(read: Callable[[], object]) -> bool:
+    """Tell whether a reader takes what it is given; any way but a refusal is a failure of the test."""
+    try:
+        read()
+    except (ValueError, ProofRefused, KeyRefused):
         return False
     return True
 
