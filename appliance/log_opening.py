@@ -197,6 +197,7 @@ def _open_writer(
 
     def on_halt(reason: str) -> None:
         LOG.error("log_halted", reason=reason)
+        loop.call_soon_threadsafe(door.clear, LOG_AWAY_OBSTACLE.code)  # it will not come back by itself
         loop.call_soon_threadsafe(door.shut, LOG_OBSTACLE)
         try:
             note.write(Halt(reason, time.time_ns() // 1_000))
