@@ -46,11 +46,8 @@ _SERVER: tuple[tuple[str, str], ...] = (
     ("session_replication_role", "origin"),
     ("zero_damaged_pages", "off"),
 )
-
-
-_SERVER_DIED = "57P02"
-"""Said by a server that stops at once, or of which another process died.  It is no word on any commit: the connection
-ends with it, and what became of the commit is asked for."""
+_STOPS, _DIED = "57P01", "57P02"
+"""SQLSTATE of a server that stops, and of one that lost another of its processes."""
 
 
 class Part(Enum):
@@ -102,10 +99,20 @@ def open_engine(log: PostgresLog, part: Part, *, on_notice: Callable[[str], None
 
 def _in_words(on_notice: Callable[[str], None]) -> Callable[[psycopg.errors.Diagnostic], None]:
     def say(said: psycopg.errors.Diagnostic) -> None:
-        if said.sqlstate != _SERVER_DIED:
+        if not _is_farewell(said):
             on_notice(f"{said.severity_nonlocalized}: {said.message_primary}")
 
     return say
+
+
+def _is_farewell(said: psycopg.errors.Diagnostic) -> bool:
+    """Tell the last words of a connection, which are none on a commit: what became of that will be asked for.
+
+    One warning of the same code is about a commit, and says so in its detail: a standby did not confirm it.
+    """
+    if said.severity_nonlocalized in ("FATAL", "PANIC"):
+        return True
+    return said.sqlstate == _DIED or (said.sqlstate == _STOPS and said.message_detail is None)
 
 
 def _prove(connection: psycopg.Connection[Any], log: PostgresLog, part: Part) -> None:

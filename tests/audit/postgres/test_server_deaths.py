@@ -9,6 +9,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
 
 import psycopg
 import pytest
@@ -16,6 +17,7 @@ from audit_log_builder import PAIRING, SIGNER, event_now
 from real_postgres import LogDatabase, PostgresServer, binaries
 
 from audit.event import Receipt
+from audit.postgres.engine import _in_words
 from audit.reader import AuditReader
 from audit.verify import verify_log
 from audit.writer import AuditWriter, WriterConfig, WriterState
@@ -163,3 +165,25 @@ def test_a_server_that_dies_under_load_loses_nothing_acknowledged(own_server: Po
             entry = reader.entry(receipt.index)
             assert (entry.leaf_hash.hex(), entry.leaf.event.subject) == (receipt.leaf_hash, subject)
     print(f"{ROUNDS} times {death.__name__}: {len(load.receipts)} receipts, 0 violations")
+
+
+@pytest.mark.parametrize(
+    ("severity", "sqlstate", "detail", "is_farewell"),
+    [
+        ("FATAL", "57P01", None, True),  # an administrator ended the session, or the postmaster is gone
+        ("WARNING", "57P01", None, True),  # an immediate stop
+        ("WARNING", "57P02", "The postmaster has commanded this server process to roll back", True),
+        ("WARNING", "57P01", "The transaction has already committed locally", False),  # no standby confirmed it
+        ("WARNING", "01000", None, False),
+    ],
+)
+def test_a_warning_about_a_commit_is_never_taken_for_a_farewell(
+    severity: str, sqlstate: str, detail: str | None, *, is_farewell: bool
+) -> None:
+    """What ends a connection has the commit asked for; what is said of a commit ends the writer."""
+    said = SimpleNamespace(
+        severity_nonlocalized=severity, sqlstate=sqlstate, message_primary="said", message_detail=detail
+    )
+    heard: list[str] = []
+    _in_words(heard.append)(said)
+    assert heard == ([] if is_farewell else [f"{severity}: said"])
