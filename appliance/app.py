@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 import structlog
 
 from appliance.admission import AdmissionDoor, Obstacle
+from appliance.anchors.witnessing import Witnessing, open_witnessing
 from appliance.api.doorkeeper import Doorkeeper
 from appliance.api.openapi import describe
 from appliance.api.routes import ROUTES
@@ -80,6 +81,8 @@ class Appliance:
     retention: RetentionFloor
     """In force since this start, and stated in the log."""
     closing: AsyncExitStack
+    witnessing: Witnessing | None = None
+    """Of other logs, if the settings name some."""
     one_act_at_a_time: asyncio.Lock = field(default_factory=asyncio.Lock)
     one_long_reading: asyncio.Lock = field(default_factory=asyncio.Lock)
     """Held by whoever reads as much of the log as there is: reports and counts."""
@@ -201,6 +204,7 @@ async def build_app(settings: Settings, *, unsafe_development_trust: bool) -> Ap
             metrics=metrics,
             openapi=describe(ROUTES, version("cloister")),
             retention=retention,
+            witnessing=await asyncio.to_thread(open_witnessing, settings, layout, log.reader),
             closing=closing.pop_all(),
         )
 

@@ -78,6 +78,8 @@ class Kind(StrEnum):
     SUBJECT_ERASING = "subject:erasing"
     UNSEAL_APPROVED = "unseal:approved"
     UNSEAL_PROPOSED = "unseal:proposed"
+    WITNESS_ENROLLED = "witness:enrolled"
+    WITNESS_REFUSED = "witness:refused"
 
 
 PAIRING = Pairing(

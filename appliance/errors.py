@@ -5,6 +5,7 @@ ApplianceError
 │                         (MethodNotAllowed, TooLarge and SlowClient are its cases with a status of their own)
 ├── Unauthenticated       the caller must present one valid credential
 ├── Forbidden             policy said no; asking again will not help
+├── Inconsistent          what was sent contradicts what was proven before
 ├── Conflict              what was asked for is not possible as things stand; the message says what stands
 ├── NotFound              no such route or model, or none the caller may know of
 ├── Overloaded            the caller may try again after `retry_after_s`
@@ -58,6 +59,10 @@ class Forbidden(ApplianceError):
     """Policy denied it."""
 
 
+class Inconsistent(ApplianceError):
+    """Well-formed, and not consistent with what was proven before."""
+
+
 class Conflict(ApplianceError):
     """Possible in another state of things: under hold, taken up before, not old enough, erased."""
 
@@ -104,6 +109,7 @@ HTTP_STATUS: dict[type[ApplianceError], tuple[int, str]] = {
     Forbidden: (403, "permission_error"),
     NotFound: (404, "not_found_error"),
     MethodNotAllowed: (405, "invalid_request_error"),
+    Inconsistent: (422, "invalid_request_error"),
     Conflict: (409, "conflict_error"),
     SlowClient: (408, "invalid_request_error"),
     TooLarge: (413, "invalid_request_error"),

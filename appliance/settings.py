@@ -13,6 +13,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 from appliance.keeping.retention_profiles import read_profiles
 from audit.anchoring.http_post import HttpAddress
 from audit.anchoring.syslog import SyslogAddress
+from audit.checkpoint import LogVerifier
 from audit.cosignature import CosignatureVerifier
 from audit.errors import AuditRefused, KeyRefused
 from audit.siem.destination import Destination
@@ -122,6 +123,9 @@ class Settings(BaseSettings):
     )
     anchor_interval_s: float = Field(default=60.0, gt=0, description="A head that moved leaves the box this often.")
     anchor_deadline_s: float = Field(default=10.0, gt=0, description="Each place must take a head in this time.")
+    witness_logs: tuple[str, ...] = Field(
+        default=(), description="Public keys of the logs that this appliance cosigns as a witness; see anchors.md."
+    )
     siem_exports: tuple[str, ...] = Field(
         default=(), description="Where copies of the log go, e.g. `cef+tcp://10.0.0.5:601`; see siem.md."
     )
@@ -166,6 +170,16 @@ class Settings(BaseSettings):
     def _witnesses(cls, witnesses: tuple[WitnessSetting, ...]) -> tuple[WitnessSetting, ...]:
         _each_once(tuple(CosignatureVerifier.from_vkey(one.vkey).name for one in witnesses))
         return witnesses
+
+    @field_validator("witness_logs")
+    @classmethod
+    def _log_keys(cls, vkeys: tuple[str, ...]) -> tuple[str, ...]:
+        try:
+            keys = tuple(LogVerifier.from_vkey(vkey) for vkey in vkeys)
+        except KeyRefused as refusal:
+            raise ValueError(str(refusal)) from refusal
+        _each_once(keys)
+        return vkeys
 
     @field_validator("siem_exports")
     @classmethod

@@ -14,7 +14,7 @@ from typing import Literal, TypeAlias
 
 TargetKind: TypeAlias = Literal["Model", "AuditLog", "Appliance"]
 
-ROLES = ("auditor", "developer", "operator", "privacy")
+ROLES = ("auditor", "developer", "operator", "peer", "privacy")
 """Every role a subject may hold; the schema enumerates the same."""
 
 SUBJECT_KINDS = ("Service", "User")
@@ -73,6 +73,7 @@ _INFERENCE = tuple(sorted((*_TEXT, "logprobs", "max_tokens", "n", "stream")))
 
 ACTIONS: Mapping[str, ActionSpec] = MappingProxyType(
     {
+        "addCheckpoint": ActionSpec("AuditLog", _MOMENT),
         "approvePrune": ActionSpec("AuditLog", _MOMENT),
         "approveRelease": ActionSpec("AuditLog", _MOMENT),
         "approveRetention": ActionSpec("AuditLog", _MOMENT),

@@ -19,6 +19,7 @@ from appliance.api.replays import REPLAY_ROUTES
 from appliance.api.retention import RETENTION_ROUTES
 from appliance.api.route_spec import RouteSpec
 from appliance.api.unsealings import UNSEAL_ROUTES
+from appliance.api.witness import WITNESS_ROUTES
 
 ROUTES: tuple[RouteSpec, ...] = (
     *OPENAI_ROUTES,
@@ -37,4 +38,5 @@ ROUTES: tuple[RouteSpec, ...] = (
     *RETENTION_ROUTES,
     *PRUNE_ROUTES,
     *OPERATION_ROUTES,
+    *WITNESS_ROUTES,
 )

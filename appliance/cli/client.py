@@ -16,7 +16,7 @@ from appliance.settings import Settings, read_settings
 from appliance.state.layout import StateLayout
 
 _WRONG_USAGE, _REFUSED = 2, 3  # `refusals` imports this module
-Role = Literal["developer", "operator", "auditor", "privacy"]
+Role = Literal["developer", "operator", "auditor", "privacy", "peer"]
 READ_TIMEOUT_S = 120.0
 
 

@@ -22,7 +22,7 @@ from appliance.state.opening import read_object
 
 TENANT = "development"
 MAX_LABEL = 2
-CLEARANCES: Mapping[str, int] = {"developer": MAX_LABEL, "operator": 0, "auditor": MAX_LABEL, "privacy": 0}
+CLEARANCES: Mapping[str, int] = {"developer": MAX_LABEL, "operator": 0, "auditor": MAX_LABEL, "privacy": 0, "peer": 0}
 """Role -> highest label: the developer's key touches content, and the auditor's has what was recorded run again."""
 FIRST_ROLES = frozenset({"developer", "operator", "auditor"})
 """What every development state has had from the first release on; a state may lack the roles that came later."""

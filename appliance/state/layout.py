@@ -7,6 +7,7 @@ var/                        mode 0700, every folder 0700, every file 0600
 │                           halted.json; retiring.key, retiring.vkey, earlier.vkeys of a rotation
 ├── siem/                   <digest>.json, the cursor of one destination of a copy; made when there is one
 ├── anchors/                <witness>.checkpoint, the newest head that each witness cosigned; made when there is one
+├── witness/                of other logs: witness.key, witness.vkey, <origin>.checkpoint cosigned last, evidence/
 ├── keys.db                 API keys, without secrets
 ├── subject_keys.db         what makes commitments provable; destroyed per subject
 ├── policy/<seq>/           files/..., signatures/<key id>.json; the highest seq is in force
@@ -122,6 +123,21 @@ class StateLayout:
     def log_earlier_vkeys(self) -> Path:
         """Public keys that sign no more, one a line, oldest first."""
         return self.log / "earlier.vkeys"
+
+    @property
+    def witness(self) -> Path:
+        """Folder of this appliance as a witness of other logs."""
+        return self.root / "witness"
+
+    @property
+    def witness_key(self) -> Path:
+        """Ed25519 private key that cosigns, PEM."""
+        return self.witness / "witness.key"
+
+    @property
+    def witness_vkey(self) -> Path:
+        """Its public half."""
+        return self.witness / "witness.vkey"
 
     @property
     def anchors(self) -> Path:

@@ -16,7 +16,7 @@ from threading import Lock
 from audit.anchoring.head import CHECKPOINT_SUFFIX, SignedHead, file_name_of
 from audit.checkpoint import Checkpoint, split_note
 from audit.cosignature import Cosignature, CosignatureVerifier, add_lines, cosignatures_of
-from audit.errors import AnchorFailed, ProofRefused
+from audit.errors import AnchorAhead, AnchorFailed, ProofRefused
 
 _FILE_MODE = 0o600
 
@@ -53,6 +53,12 @@ class KeptNotes:
     def keep(self, head: SignedHead, cosignature: Cosignature) -> str:
         """Keep a cosigned head, together with what other witnesses said of the same one; return the note."""
         with self._lock:
+            before = self.newest(cosignature.verifier)
+            if before is not None and before.checkpoint.size > head.checkpoint.size:
+                raise AnchorAhead(
+                    f"{cosignature.verifier.name} cosigned {before.checkpoint.size} entries before, "
+                    f"this head has {head.checkpoint.size}"
+                )
             note = head.note
             fellows = []
             for witness in self._witnesses:

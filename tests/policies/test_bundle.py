@@ -133,7 +133,7 @@ def test_layout_and_further_invariants_are_free():
         ("max_label: Long, //", "max_label?: Long, //", "attribute max_label missing"),
         ('"auditor", "developer", "operator"', '"auditor", "developer", "operator", "root"', "roles differ"),
         ("entity Role enum", "entity Group; entity Role enum", ""),
-        ('entity Role enum ["auditor", "developer", "operator", "privacy"];', "entity Role;", "roles differ"),
+        ('entity Role enum ["auditor", "developer", "operator", "peer", "privacy"];', "entity Role;", "roles differ"),
         ("action infer appliesTo", "action mintKey, infer appliesTo", "actions differ"),
         ("action tokenize appliesTo", "action tokenise appliesTo", "actions differ"),
         (

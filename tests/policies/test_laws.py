@@ -117,6 +117,7 @@ GRANTS = {
         "makeEvidence",
         *("runReport", "signReview"),
     },
+    "peer": {"addCheckpoint"},
     "privacy": {
         *("approvePrune", "approveRelease", "approveRetention", "approveUnseal", "checkContent", "eraseSubject"),
         *("listModels", "placeHold", "proposeRelease", "proposeUnseal", "proveAudit", "readAudit", "readCheckpoint"),

@@ -30,7 +30,7 @@ from appliance.keeping.retention_profiles import RetentionFloor, floor_of
 from appliance.log_opening import OpenLog
 from appliance.settings import Settings
 
-ROLES = ("auditor", "developer", "operator", "privacy")
+ROLES = ("auditor", "developer", "operator", "peer", "privacy")
 BASE_URL = "http://127.0.0.1"
 
 

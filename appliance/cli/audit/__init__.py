@@ -23,6 +23,7 @@ from appliance.cli.audit import (
     search,
     siem,
     status,
+    witness,
 )
 
 app = typer.Typer(help="Read, prove, export and verify the log.", no_args_is_help=True)
@@ -54,3 +55,4 @@ app.add_typer(content.app, name="unseal")
 app.add_typer(retention.app, name="retention")
 app.add_typer(prunings.app, name="prune")
 app.add_typer(rotation.app, name="rotate-key")
+app.add_typer(witness.app, name="witness")

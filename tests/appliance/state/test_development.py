@@ -61,7 +61,7 @@ def test_first_run_makes_a_state_that_opens(layout: StateLayout, provision, now:
 def test_keys_are_shown_once_kept_on_file_and_known_to_the_database(layout: StateLayout, provision) -> None:
     """One for each duty, under development trust only."""
     keys = provision().new_keys
-    assert set(keys) == {"developer", "operator", "auditor", "privacy"}
+    assert set(keys) == {"developer", "operator", "auditor", "privacy", "peer"}
     assert json.loads(layout.dev_keys.read_text()) == dict(keys)
     assert provision().new_keys == {}
     store = KeyStore.open(layout.keys_db)
