@@ -5,7 +5,9 @@ same subject, names the proposal by its index and repeats the terms, so nobody a
 
 Laws, which no policy can lift: the second is another person than the first, whatever the spelling of the name and in
 whatever tenant, with another key; both are people, not services; where an act names two roles, one of the two brings
-the one and the other the other; a proposal is approved once, within its time, and never after it was taken up.
+the one and the other the other; a proposal is approved once, within its time, and never after it was taken up.  A clock
+that is set back opens nothing again: what any later leaf of the log has seen is past.  The word of a key that has
+ended, or was taken from its owner, counts no more.
 
 `judge` is pure and has types as outcomes.  `proposing` and `approving` are the shell: one act at a time in this
 process, the judgement and the leaf that follows it undivided, a refusal recorded before it is spoken.
@@ -13,6 +15,7 @@ process, the judgement and the leaf that follows it undivided, a refusal recorde
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -26,6 +29,8 @@ from audit.entry import Entry
 from audit.errors import EntryNotFound
 from audit.event import JsonValue
 from audit.reader import AuditReader, EntryFilter
+from audit.search.expression import And, Within
+from audit.search.fields import RANGE_END
 
 if TYPE_CHECKING:
     from appliance.api.call import Call
@@ -120,7 +125,9 @@ def read_proposal(entry: Entry) -> Proposal:
     )
 
 
-def judge(act: TwoPersonAct, steps: Sequence[Entry], second: Principal, now_us: int) -> Judgement:
+def judge(
+    act: TwoPersonAct, steps: Sequence[Entry], second: Principal, now_us: int, *, first_key_lives: bool
+) -> Judgement:
     """Say whether `second` may approve; `steps` are the leaves of the act, the proposal first.
 
     Order of the reasons: who asks, before what became of the proposal, so that nobody learns by trying.
@@ -133,6 +140,8 @@ def judge(act: TwoPersonAct, steps: Sequence[Entry], second: Principal, now_us: 
         return NotApprovable("proposal_taken_up", "the proposal was approved before; propose again")
     if not 0 <= now_us - proposal.at_us < act.valid_for_s * 1_000_000:
         return NotApprovable("proposal_expired", f"a proposal holds for {act.valid_for_s} s; propose again")
+    if not first_key_lives:
+        return NotApprovable("key_ended", "the key that proposed has ended or was revoked; propose again")
     return Approvable(proposal)
 
 
@@ -163,6 +172,23 @@ def steps_of(reader: AuditReader, act: TwoPersonAct, index: int) -> tuple[Entry,
         raise EntryNotFound(f"entry {index} is no {act.proposed.value}")
     later = reader.entries(EntryFilter(subject=proposed.leaf.event.subject), after=index, limit=MAX_STEPS)
     return (proposed, *later.entries)
+
+
+def latest_us(reader: AuditReader, index: int, valid_for_s: int, clock_us: int) -> int:
+    """Give the time that decides whether what the leaf at `index` began still holds.
+
+    The clock's, or the end of what began where a later leaf has seen it: a clock can be set back, the log cannot.
+    """
+    end_us = reader.entry(index).leaf.event.ts_us + valid_for_s * 1_000_000
+    later = And((Within("time", end_us, RANGE_END), Within("index", index + 1, RANGE_END)))
+    return max(clock_us, end_us) if next(reader.walk(later), None) is not None else clock_us
+
+
+async def key_lives(call: Call, key_id: str) -> bool:
+    """Whether a key could be used now."""
+    record = await asyncio.to_thread(call.appliance.keys.find, key_id)
+    now_us = call.appliance.trail.clock.utc_us()
+    return record is not None and record.revoked_at_us is None and now_us < record.expires_at_us
 
 
 async def propose(
@@ -196,7 +222,10 @@ async def approving(call: Call, act: TwoPersonAct, index: int) -> AsyncIterator[
             steps = await call.appliance.read_log(lambda reader: steps_of(reader, act, index))
         except EntryNotFound:
             raise NotFound("there is no such proposal", code="proposal_not_found", param="index") from None
-        judged = judge(act, steps, call.principal, call.appliance.trail.clock.utc_us())
+        clock_us = call.appliance.trail.clock.utc_us()
+        now_us = await call.appliance.read_log(lambda reader: latest_us(reader, index, act.valid_for_s, clock_us))
+        first_key_lives = await key_lives(call, read_proposal(steps[0]).proposer.key_id)
+        judged = judge(act, steps, call.principal, now_us, first_key_lives=first_key_lives)
         if isinstance(judged, NotApprovable):
             error = Forbidden if judged.is_forbidden else Conflict
             raise await refused(call, act.name, error(judged.why, code=judged.code), {"proposal_index": index})

@@ -16,7 +16,7 @@ from appliance.api.route_spec import RouteSpec
 from appliance.api.wire import WireModel, refuse
 from appliance.audit_trail import Kind
 from appliance.keeping.pruning import PruneSituation, prunable_below, read_prune_situation
-from appliance.keeping.retention_profiles import read_profiles
+from appliance.keeping.retention_profiles import floor_of, read_profiles
 from appliance.two_person import TwoPersonAct, approval_facts, approving, propose
 from audit.event import Pruned
 from audit.reader import AuditReader
@@ -62,19 +62,16 @@ async def propose_retention(call: Call) -> Response:
     wire = await read_wire(
         call.request, RetentionChange, max_bytes=settings.max_body_bytes, deadline_s=settings.body_deadline_s
     )
-    profiles = sorted(set(wire.profiles))
-    proposal = await propose(call, LOWER, {"profiles": profiles}, wire.reason, {"profiles": profiles})
-    return JSONResponse({"proposal": proposal, "profiles": profiles})
+    floor = floor_of(wire.profiles).facts()
+    proposal = await propose(call, LOWER, floor, wire.reason, floor)
+    return JSONResponse({"proposal": proposal, **floor})
 
 
 async def approve_retention(call: Call) -> Response:
     """`POST /audit/retention/{index}/approve`: the second person's; the next start may state the shorter floor."""
     async with approving(call, LOWER, entry_index(call)) as proposal:
-        terms = proposal.terms.get("profiles")
-        profiles = [str(name) for name in terms] if isinstance(terms, list) else []
-        facts = {**approval_facts(proposal), "profiles": profiles}
-        await call.record(Kind.RETENTION_LOWERED, proposal.act_id, facts)
-    return JSONResponse({"approved": proposal.index, "profiles": profiles})
+        await call.record(Kind.RETENTION_LOWERED, proposal.act_id, {**approval_facts(proposal), **proposal.terms})
+    return JSONResponse({"approved": proposal.index, **proposal.terms})
 
 
 async def read_situation(call: Call, what: Pruned) -> PruneSituation:

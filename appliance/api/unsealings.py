@@ -24,6 +24,8 @@ from appliance.two_person import (
     TwoPersonAct,
     approval_facts,
     approving,
+    key_lives,
+    latest_us,
     propose,
     read_proposal,
     refused,
@@ -64,21 +66,30 @@ class NotShowable:
     is_forbidden: bool = False
 
 
-def judge_showing(steps: Sequence[Entry], asking: Principal, now_us: int) -> Showable | NotShowable:
+def judge_showing(
+    steps: Sequence[Entry], asking: Principal, now_us: int, *, second_key_lives: bool
+) -> Showable | NotShowable:
     """Say whether the content may be shown to whoever asks; pure."""
     proposal = read_proposal(steps[0])
     if (proposal.proposer.tenant, proposal.proposer.id) != (asking.tenant, asking.id):
         return NotShowable("not_the_proposer", "it is shown to the person who proposed it alone", is_forbidden=True)
-    approval = next((step for step in steps if step.leaf.event.kind == UNSEAL.approved.value), None)
+    approval = approval_of(steps)
     if approval is None:
         return NotShowable("not_approved", "a second person has not approved it yet")
     if any(step.leaf.event.kind == Kind.CONTENT_SHOWN.value for step in steps):
         return NotShowable("shown_before", "it was shown once; propose again")
     if not 0 <= now_us - approval.leaf.event.ts_us < SHOWN_WITHIN_S * 1_000_000:
         return NotShowable("approval_expired", f"an approval holds for {SHOWN_WITHIN_S} s; propose again")
+    if not second_key_lives:
+        return NotShowable("key_ended", "the key that approved has ended or was revoked; propose again")
     index = proposal.terms.get("index")
     assert isinstance(index, int), f"entry {proposal.index} proposes to unseal no entry"
     return Showable(proposal, index, approval.index)
+
+
+def approval_of(steps: Sequence[Entry]) -> Entry | None:
+    """Give the second person's leaf."""
+    return next((step for step in steps if step.leaf.event.kind == UNSEAL.approved.value), None)
 
 
 async def propose_unsealing(call: Call) -> Response:
@@ -144,7 +155,7 @@ async def _use_up(
             steps = await call.appliance.read_log(lambda reader: steps_of(reader, UNSEAL, index))
         except EntryNotFound:
             raise NotFound("there is no such proposal", code="proposal_not_found", param="index") from None
-        judged = judge_showing(steps, call.principal, call.appliance.trail.clock.utc_us())
+        judged = await _judge_now(call, steps)
         if isinstance(judged, NotShowable):
             error = Forbidden if judged.is_forbidden else Conflict
             raise await refused(call, UNSEAL.name, error(judged.why, code=judged.code), {"proposal_index": index})
@@ -154,6 +165,15 @@ async def _use_up(
         facts: dict[str, JsonValue] = {"approval_index": judged.approved_at, "proposal_index": index, **said}
         await call.record(Kind.CONTENT_SHOWN, judged.proposal.act_id, {**facts, **judged.proposal.terms})
     return judged.index, await call.appliance.read_log(lambda reader: _unsealed(call, reader, judged.index))
+
+
+async def _judge_now(call: Call, steps: Sequence[Entry]) -> Showable | NotShowable:
+    clock_us, approval = call.appliance.trail.clock.utc_us(), approval_of(steps)
+    if approval is None:
+        return judge_showing(steps, call.principal, clock_us, second_key_lives=False)
+    now_us = await call.appliance.read_log(lambda reader: latest_us(reader, approval.index, SHOWN_WITHIN_S, clock_us))
+    second_key_lives = await key_lives(call, str(approval.leaf.event.facts.get("key_id", "")))
+    return judge_showing(steps, call.principal, now_us, second_key_lives=second_key_lives)
 
 
 def _unsealed(call: Call, reader: AuditReader, index: int) -> dict[str, str]:

@@ -2,7 +2,8 @@
 
 Laws: two clocks, one for entries and one for sealed content; every start states its floor (`retention:set`); a start
 with a lower floor than the newest one stated is refused, unless two people approved exactly these profiles since then
-(`retention:lowered`).  So nobody lowers it in silence, and an approval serves one lowering.
+(`retention:lowered`) with at least these days.  So nobody lowers it in silence, an approval serves one lowering, and
+profiles that came to ask for less after it are another matter than the one approved.
 
 `judge_floor` is pure and has types as outcomes.
 """
@@ -36,10 +37,10 @@ class StatedFloor:
 
 @dataclass(frozen=True, slots=True)
 class LoweringApproved:
-    """Two people approved these profiles, at its place in the log."""
+    """Two people approved these profiles and their days, at its place in the log."""
 
     index: int
-    profiles: frozenset[str]
+    floor: RetentionFloor
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,9 +64,13 @@ def judge_floor(floor: RetentionFloor, stated: StatedFloor | None, approved: Low
     """Say whether a start may state this floor."""
     if stated is None or not floor.is_below(stated.floor):
         return FloorHolds(None)
-    if approved is not None and approved.index > stated.index and approved.profiles == frozenset(floor.profiles):
+    if approved is not None and approved.index > stated.index and _is_of(approved.floor, floor):
         return FloorHolds(approved.index)
     return FloorLowered(stated)
+
+
+def _is_of(approved: RetentionFloor, floor: RetentionFloor) -> bool:
+    return frozenset(approved.profiles) == frozenset(floor.profiles) and not floor.is_below(approved)
 
 
 def newest_stated(reader: AuditReader) -> StatedFloor | None:
@@ -77,7 +82,7 @@ def newest_stated(reader: AuditReader) -> StatedFloor | None:
 def newest_approved(reader: AuditReader) -> LoweringApproved | None:
     """Read the newest lowering that two people approved."""
     entry = next(entries_of(reader, Kind.RETENTION_LOWERED, newest=True), None)
-    return None if entry is None else LoweringApproved(entry.index, frozenset(texts_fact(entry, "profiles")))
+    return None if entry is None else LoweringApproved(entry.index, _floor(entry))
 
 
 async def state_retention(trail: AuditTrail, reader: AuditReader, names: Iterable[str]) -> RetentionFloor:

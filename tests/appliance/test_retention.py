@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -66,14 +67,23 @@ def test_more_profiles_never_lower_a_floor(some, more):
 def test_a_lower_floor_takes_a_fresh_approval_of_exactly_these_profiles(before, after, stated, approved, is_other):
     """Whatever the order of the leaves."""
     old, new = StatedFloor(stated, floor_of(before)), floor_of(after)
-    approval = LoweringApproved(approved, frozenset([*after, "ai-act" if is_other else after[0]]))
+    approval = LoweringApproved(approved, floor_of([*after, "ai-act" if is_other else after[0]]))
     verdict = judge_floor(new, old, approval)
     if not new.is_below(old.floor):
         assert verdict == FloorHolds(None)
-    elif approved > stated and approval.profiles == frozenset(after):
+    elif approved > stated and frozenset(approval.floor.profiles) == frozenset(after):
         assert verdict == FloorHolds(approved)
     else:
         assert verdict == FloorLowered(old)
+
+
+@pytest.mark.parametrize("clock", ["leaf_days", "content_days"])
+def test_profiles_that_ask_for_less_than_was_approved_lower_in_silence_and_may_not(clock: str):
+    """The name was approved, and the data behind it changed after that."""
+    old, agreed = StatedFloor(1, RetentionFloor(("sec",), 2192, 2192)), RetentionFloor(("pci",), 366, 30)
+    approval = LoweringApproved(2, agreed)
+    assert judge_floor(agreed, old, approval) == FloorHolds(2)
+    assert judge_floor(replace(agreed, **{clock: 1}), old, approval) == FloorLowered(old)
 
 
 def test_a_setting_that_names_no_profile_is_refused(monkeypatch):
@@ -102,7 +112,7 @@ def started(bench: WalkBench, *profiles: str) -> RetentionFloor:
 
 def approved(bench: WalkBench, *profiles: str) -> int:
     """Two people's word."""
-    facts = {"profiles": sorted(profiles)}
+    facts = floor_of(profiles).facts() if profiles else {**floor_of(["ai-act"]).facts(), "profiles": []}
     return asyncio.run(bench.trail.append(Kind.RETENTION_LOWERED, OFFICER, "req-1", facts)).index
 
 

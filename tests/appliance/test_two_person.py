@@ -41,16 +41,23 @@ def proposed(who: Principal = AVERY) -> Entry:
     return leaf(7, ACT.proposed, who, {"key_id": who.key_id, **proposal_facts(who, {"index": 3}, "case 12")})
 
 
-def judged(first: Principal, second: Principal, *later: Entry, now_us: int = T0_US + 1, act: TwoPersonAct = ACT):
+def judged(
+    first: Principal,
+    second: Principal,
+    *later: Entry,
+    now_us: int = T0_US + 1,
+    act: TwoPersonAct = ACT,
+    first_key_lives: bool = True,
+):
     """The outcome's code, or `approvable`."""
-    outcome = judge(act, (proposed(first), *later), second, now_us)
+    outcome = judge(act, (proposed(first), *later), second, now_us, first_key_lives=first_key_lives)
     return outcome.code if isinstance(outcome, NotApprovable) else "approvable"
 
 
 @pytest.mark.parametrize(("first", "second"), [(AVERY, PRIYA), (PRIYA, AVERY)])
 def test_an_auditor_and_a_privacy_officer_can_in_either_order(first, second):
     """And the approver sees the terms as they were proposed."""
-    outcome = judge(ACT, (proposed(first),), second, T0_US)
+    outcome = judge(ACT, (proposed(first),), second, T0_US, first_key_lives=True)
     assert isinstance(outcome, Approvable)
     assert outcome.proposal.proposer == replace(first, clearance=0)
     assert approval_facts(outcome.proposal)["terms"] == {"index": 3}
@@ -126,6 +133,11 @@ def test_a_proposal_ends_with_its_time(after_us, code):
 def test_a_clock_that_went_back_approves_nothing():
     """A proposal of the future is none."""
     assert judged(AVERY, PRIYA, now_us=T0_US - 1) == "proposal_expired"
+
+
+def test_the_word_of_a_key_that_ended_counts_no_more():
+    """Stolen and revoked, say, after it had proposed."""
+    assert judged(AVERY, PRIYA, first_key_lives=False) == "key_ended"
 
 
 def test_other_leaves_of_the_act_spend_nothing():

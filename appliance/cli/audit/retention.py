@@ -34,7 +34,10 @@ def propose(
     """Propose the profiles of a lower floor, as the operator; a privacy officer approves."""
     body = {"profiles": profile, "reason": reason}
     answer = ApplianceClient("operator").post("/audit/retention/lower", body).json()
-    print(f"proposal {answer['proposal']}: keep by {', '.join(answer['profiles'])} alone from the next start on")
+    print(
+        f"proposal {answer['proposal']}: keep by {', '.join(answer['profiles'])} alone from the next start on, entries "
+        f"{answer['leaf_days']} and contents {answer['content_days']} days"
+    )
     print(f"a privacy officer approves it by: cloister audit retention approve {answer['proposal']}")
 
 
@@ -44,7 +47,10 @@ def approve(proposal: Proposal) -> None:
     """Approve another person's proposal of a lower floor."""
     answer = ApplianceClient("privacy").post(f"/audit/retention/{proposal}/approve").json()
     names = json.dumps(answer["profiles"])
-    print(f"approved: the next start may have CLOISTER_RETENTION_PROFILES='{names}'")
+    print(
+        f"approved: the next start may have CLOISTER_RETENTION_PROFILES='{names}', which keeps entries "
+        f"{answer['leaf_days']} and contents {answer['content_days']} days"
+    )
 
 
 def _text(body: dict[str, Any]) -> str:

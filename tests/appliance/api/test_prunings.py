@@ -32,6 +32,7 @@ def make(make_perimeter, tmp_path: Path):
         state, exports = tmp_path / "state", tmp_path / "exports"
         (state / "log").mkdir(parents=True)
         (state / "log" / "verifier.vkey").write_text(SIGNER.verifier.vkey + "\n")
+        (state / "log" / "verifier.vkey").chmod(0o600)
         exports.mkdir()
         settings = Settings(state_dir=state, export_dir=exports)
         return make_perimeter(settings=settings, retention=retention, **options)
@@ -265,6 +266,7 @@ async def test_a_lower_floor_is_two_peoples_word(make):
     proposal = answer.json()["proposal"]
     assert (await post(bench, f"/audit/retention/{proposal}/approve", role="operator")).status_code == 403
     done = await post(bench, f"/audit/retention/{proposal}/approve", role="privacy")
-    assert done.json() == {"approved": proposal, "profiles": ["ai-act"]}
+    floor = {"profiles": ["ai-act"], "leaf_days": 183, "content_days": 0}
+    assert done.json() == {"approved": proposal, **floor}
     (lowered,) = bench.reader.entries(EntryFilter(kind="retention:lowered")).entries
-    assert lowered.leaf.event.facts["profiles"] == ["ai-act"]
+    assert {name: lowered.leaf.event.facts[name] for name in floor} == floor

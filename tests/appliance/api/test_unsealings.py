@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
+from dataclasses import replace
 
 import pytest
 from perimeter_bench import PerimeterBench
 from walk_bench import DEVELOPER, Fault, collect, completion
 
 from appliance.api.unsealings import SHOWN_WITHIN_S, UNSEAL, judge_showing
+from appliance.audit_trail import SYSTEM, Kind
 from appliance.errors import Unavailable
 from appliance.identity.principal import Principal
 from appliance.two_person import steps_of
@@ -273,9 +276,43 @@ async def test_an_approval_holds_for_its_time_only(sealing, after_us: int, outco
     steps = steps_of(sealing.reader, UNSEAL, proposal)
     approved_us = steps[1].leaf.event.ts_us
     auditor = Principal("auditor", "User", "plant-1", ("auditor",), 0, "any")
-    judged = judge_showing(steps, auditor, approved_us + after_us)
+    judged = judge_showing(steps, auditor, approved_us + after_us, second_key_lives=True)
     assert type(judged).__name__ == outcome
     assert outcome == "Showable" or judged.code == "approval_expired"
+
+
+async def test_a_revoked_key_neither_proposes_nor_approves(sealing):
+    """A stolen key proposed and was revoked; another one approved and was."""
+    index, _ = await asked(sealing)
+    proposal = await proposed(sealing, index)
+    sealing.keys.revoke(sealing.key_ids["auditor"], time.time_ns() // 1000)
+    answer = await post(sealing, f"/audit/unsealings/{proposal}/approve", role="privacy")
+    assert code(answer) == (409, "key_ended")
+    sealing.add_key("auditor2", 9, owner="quinn", tenant="plant-1", roles=("auditor",))
+    answer = await post(sealing, f"/audit/entries/{index}/unseal", {"reason": "x"}, "auditor2")
+    proposal = answer.json()["proposal"]
+    assert (await post(sealing, f"/audit/unsealings/{proposal}/approve", role="privacy")).status_code == 200
+    sealing.keys.revoke(sealing.key_ids["privacy"], time.time_ns() // 1000)
+    answer = await post(sealing, f"/audit/unsealings/{proposal}/show", role="auditor2")
+    assert code(answer) == (409, "key_ended")
+    assert "content:shown" not in kinds(sealing)
+
+
+async def test_a_clock_that_is_set_back_opens_nothing_again(sealing):
+    """Both times have run out, as a leaf of the log saw; then the clock goes back into them."""
+    index, _ = await asked(sealing)
+    waiting, shown = await proposed(sealing, index), await proposed(sealing, index)
+    assert (await post(sealing, f"/audit/unsealings/{shown}/approve", role="privacy")).status_code == 200
+    trail, now_us = sealing.walk_bench.trail, time.time_ns() // 1000
+    clock = trail.clock
+    sealing.walk_bench.writer._clock_guard.limit_us = 2**60  # as after a restart, which sees no step
+    trail._clock = replace(clock, utc_us=lambda: now_us + UNSEAL.valid_for_s * 10**6)
+    await trail.append(Kind.CLOCK_CHANGED, SYSTEM, "clock", {})
+    trail._clock = clock
+    answer = await post(sealing, f"/audit/unsealings/{waiting}/approve", role="privacy")
+    assert code(answer) == (409, "proposal_expired")
+    assert code(await post(sealing, f"/audit/unsealings/{shown}/show")) == (409, "approval_expired")
+    assert "content:shown" not in kinds(sealing)
 
 
 async def test_what_is_not_sealed_is_not_proposed(make_perimeter):
