@@ -28,10 +28,13 @@ def bind_contents(event: Event, contents: Sequence[SealedContent]) -> Event:
     """Return the event with the digest of each sealed content among its facts.
 
     Raises:
-        AuditRefused: two of one phase, none of a proper name, too long, or facts that already speak of contents.
+        AuditRefused: two of one phase, none of a proper name, too long, or facts that already speak of contents, or of
+            a floor.
     """
     if CONTENTS_FACT in event.facts:
         raise AuditRefused(f"the fact {CONTENTS_FACT} is the log's own")
+    if described_floor(event) is not None:
+        raise AuditRefused("the facts what and minimum_index together are the log's own")
     if not contents:
         return event
     said: dict[str, JsonValue] = {}

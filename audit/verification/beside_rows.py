@@ -36,7 +36,7 @@ class BesideRows:
         """Few: one for each act of pruning."""
         for row in connection.execute(select(pruning_table)):
             self._pruning.setdefault(row.idx, []).append(row)
-        self._unexplained = {floors.content, floors.leaf} - {0}
+        self._unexplained = _to_explain(floors)
 
     def check(self, index: int, leaf: Leaf | None) -> None:
         """Compare what stands beside one entry; of an entry that is not believed nothing can be said."""
@@ -51,7 +51,7 @@ class BesideRows:
         floor = described_floor(leaf.event)
         wanted_acts = [] if floor is None else [(floor.what.value, floor.minimum_index, index)]
         if [tuple(act) for act in acts] == wanted_acts:
-            self._unexplained -= {minimum_index for _, minimum_index, _ in wanted_acts}
+            self._unexplained.discard(floor)
         else:
             self._findings.add(Place.BESIDE, index, "the floor beside it is not the leaf's", where="pruning")
 
@@ -66,10 +66,9 @@ class BesideRows:
                 self._findings.add(
                     Place.BESIDE, None, f"a floor says that entry {shown(recorder)} recorded it", where="pruning"
                 )
-        for minimum_index in self._unexplained:
-            self._findings.add(
-                Place.BESIDE, None, f"no entry of {num_leaves} recorded the floor {minimum_index}", where="pruning"
-            )
+        for floor in self._unexplained:
+            what = f"no entry of {num_leaves} recorded the {floor.what.value} floor {floor.minimum_index}"
+            self._findings.add(Place.BESIDE, None, what, where="pruning")
 
     def _check_contents(self, index: int, leaf: Leaf, rows: Sequence[Row]) -> None:
         stored = {str(row[1]): row for row in rows}
@@ -83,6 +82,16 @@ class BesideRows:
                 self._findings.add(Place.CONTENT, index, "the leaf knows of no such content", where=phase)
             elif not _is_as_described(row, said):
                 self._findings.add(Place.CONTENT, index, "the sealed content is not what the leaf says", where=phase)
+
+
+def _to_explain(floors: Floors) -> set[Floor | None]:
+    """Each floor by its own kind: an act that let contents go explains no missing entry."""
+    wanted: set[Floor | None] = set()
+    if floors.leaf:
+        wanted.add(Floor(Pruned.LEAF, floors.leaf))
+    if floors.content > floors.leaf:
+        wanted.add(Floor(Pruned.CONTENT, floors.content))
+    return wanted
 
 
 def _is_as_described(row: Row, said: object) -> bool:

@@ -62,6 +62,13 @@ def test_a_leaf_cannot_claim_content_that_was_not_committed_with_it():
         bind_contents(event, [])
 
 
+def test_a_leaf_cannot_claim_a_floor_that_was_not_raised_with_it():
+    """A verifier would take it for an act of pruning without its row, for ever."""
+    event = dataclasses.replace(event_now(0), facts={"what": "leaf", "minimum_index": 256})
+    with pytest.raises(AuditRefused, match="the log's own"):
+        bind_contents(event, [])
+
+
 @pytest.mark.parametrize("contents", [[PROMPT, PROMPT], [dataclasses.replace(PROMPT, phase="../x")]])
 def test_contents_of_one_phase_or_of_no_name_are_refused(open_writer: OpenWriter, contents: list[SealedContent]):
     """Nothing is recorded then."""

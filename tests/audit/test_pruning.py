@@ -149,6 +149,22 @@ def test_pruning_that_nobody_recorded_is_found(pruned: LogPlace, forgery: str):
     assert not verify_log(pruned.reader, [SIGNER.verifier], LINKED_PAIRING).ok
 
 
+async def test_an_act_that_let_contents_go_hides_no_missing_entry(open_writer: OpenWriter, place: LogPlace):
+    """A forged floor of the other kind, at the same index and recorded by an entry that it makes vanish."""
+    writer = open_writer()
+    fill(writer, NUM_BEFORE)
+    await writer.prune(prune_event(), Floor(Pruned.CONTENT, 512))
+    writer.close()
+    with place.attacker() as raw:
+        raw.executescript(
+            "INSERT INTO pruning VALUES ('leaf', 512, 5); DELETE FROM leaf WHERE idx < 512;"
+            "DELETE FROM content WHERE idx < 512; DELETE FROM leaf_policy WHERE idx < 512;"
+            "DELETE FROM checkpoint WHERE size < 512; DELETE FROM node WHERE level < 8 AND idx < 512 >> level"
+        )
+    findings = verify_log(place.reader, [SIGNER.verifier], LINKED_PAIRING).findings
+    assert "no entry of 701 recorded the leaf floor 512" in {finding.what for finding in findings}
+
+
 def test_a_checkpoint_kept_from_before_is_said_to_prove_nothing_any_more(pruned: LogPlace):
     """It lies among what is gone; a later one is held against the log as ever."""
     with AuditReader(pruned.reader) as reader:
