@@ -29,8 +29,11 @@ from audit.merkle import RightEdge
 from audit.migrating import apply_migrations, is_older, require_revision, stored_revision
 from audit.recovery import RecoveredHead, recover_head
 from audit.schema import checkpoint_table, content_table, leaf_policy_table, leaf_table, node_table, pruning_table
-from audit.store import Floors, StoredHead, bulk_insert, require_own_schema, snapshot, stored_floors, stored_head
+from audit.store import Floors, StoredHead, bulk_insert, require_own_schema, snapshot, stored_floors
 from audit.sweep import sweep_pruned
+
+_SWEEPS_PER_TIDY = 16
+"""A deleted entry writes as much as a new one: what many sweeps leave in a journal would fill the disk."""
 
 
 class OpenLog:
@@ -97,13 +100,21 @@ class OpenLog:
 
         Args:
             plan: what to commit.
-            patience_s: how long a database that went away is waited for, where it can be asked again.
+            patience_s: how long, from the first failure on, a database that went away is waited for, where it can be
+                asked again.
             on_interruption: called with the reason each time the outcome has to be asked for.
         """
         started = time.perf_counter()
-        deadline = time.monotonic() + patience_s
-        while not self._commit(plan, deadline, on_interruption):
-            pass
+        deadline: float | None = None
+        while (error := self._failure_of(plan)) is not None:
+            deadline = time.monotonic() + patience_s if deadline is None else deadline
+            on_interruption(_reason(error))
+            head = self._hold.head_after_failure(error, deadline)
+            if head == _head_of(plan.checkpoint):
+                break
+            self._require_head(head)  # nothing of it is durable: it may go again as it is
+            if time.monotonic() > deadline:
+                raise AuditHalted(f"{_reason(error)}, again and again")
         seconds = time.perf_counter() - started
         unsound = self._hold.unsound()
         if unsound is not None:
@@ -112,11 +123,21 @@ class OpenLog:
         self.has_pruned_rows = self.has_pruned_rows or bool(plan.pruning_rows)
         return seconds
 
-    def sweep(self, max_entries: int) -> None:
-        """Delete some of what lies below a recorded floor; it was gone for readers since the floor rose."""
-        with self._hold.engine.begin() as connection:
-            self._hold.require_leader(connection)
-            self.has_pruned_rows = sweep_pruned(connection, max_entries)
+    def sweep(self, max_entries: int, *, patience_s: float, on_interruption: Callable[[str], None]) -> None:
+        """Delete some of what lies below a recorded floor; it was gone for readers since the floor rose.
+
+        A database that went away is waited for as in `extend`; whether it had done this step is the next one's to see.
+        """
+        try:
+            with self._hold.engine.begin() as connection:
+                self._require_head(self._hold.head(connection))
+                has_more = sweep_pruned(connection, max_entries)
+        except DBAPIError as error:
+            on_interruption(_reason(error))
+            self._require_head(self._hold.head_after_failure(error, time.monotonic() + patience_s))
+            return
+        self.has_pruned_rows = has_more
+        self._hold.tidy(_SWEEPS_PER_TIDY)
 
     def tidy(self, after_commits: int) -> None:
         """Do what the store wants between two commits."""
@@ -130,23 +151,17 @@ class OpenLog:
         """Give the log up."""
         self._hold.let_go()
 
-    def _commit(self, plan: BatchPlan, deadline: float, on_interruption: Callable[[str], None]) -> bool:
-        """Commit once; False when it is known that nothing of it is durable and it may go again as it is."""
+    def _failure_of(self, plan: BatchPlan) -> DBAPIError | None:
+        """Commit once; return the error after which nobody knows whether it happened."""
         try:
             self._insert(plan)
         except DBAPIError as error:
-            on_interruption(f"the database failed: {error.orig}")  # without statement and parameters
-            head = self._hold.head_after_failure(error, deadline)
-            if head == _head_of(plan.checkpoint):
-                return True
-            self._require_head(head)
-            return False
-        return True
+            return error
+        return None
 
     def _insert(self, plan: BatchPlan) -> None:
         with self._hold.engine.begin() as connection:
-            self._hold.require_leader(connection)
-            self._require_head(stored_head(connection))
+            self._require_head(self._hold.head(connection))
             _insert_rows(connection, plan)
 
     def _require_head(self, stored: StoredHead) -> None:
@@ -155,6 +170,10 @@ class OpenLog:
             raise AuditHalted(
                 f"the head in the store is {stored.size} ({stored.num_leaves} leaves), in memory {self._edge.size}"
             )
+
+
+def _reason(error: DBAPIError) -> str:
+    return f"the database failed: {error.orig}"  # without statement and parameters
 
 
 def _insert_rows(connection: Connection, plan: BatchPlan) -> None:

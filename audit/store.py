@@ -35,9 +35,7 @@ from audit.schema import checkpoint_table, leaf_table, node_table, pruning_table
 _POSITIONAL: Mapping[str, Dialect] = MappingProxyType(
     {"sqlite": sqlite.dialect(paramstyle="qmark"), "postgresql": psycopg.dialect(paramstyle="format")}  # type: ignore[no-untyped-call]
 )
-_HEAD_QUERY = (
-    "SELECT size, root, (SELECT coalesce(max(idx) + 1, 0) FROM leaf) FROM checkpoint ORDER BY size DESC LIMIT 1"
-)
+_HEAD_COLUMNS = "size, root, (SELECT coalesce(max(idx) + 1, 0) FROM leaf)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +146,15 @@ def newest_checkpoint(connection: Connection) -> tuple[int, bytes, str]:
 
 def stored_head(connection: Connection) -> StoredHead:
     """Return the newest checkpoint's columns and the number of leaves; plain SQL, as it runs every commit."""
-    return StoredHead(*connection.exec_driver_sql(_HEAD_QUERY).one())
+    return stored_head_and(connection)[0]
+
+
+def stored_head_and(connection: Connection, *expressions: str) -> tuple[StoredHead, Sequence[object]]:
+    """Return the head, and what else a store wants to know at every commit, in one question."""
+    columns = ", ".join((_HEAD_COLUMNS, *expressions))
+    query = f"SELECT {columns} FROM checkpoint ORDER BY size DESC LIMIT 1"  # noqa: S608 - our own constants
+    size, root, num_leaves, *more = connection.exec_driver_sql(query).one()
+    return StoredHead(size, root, num_leaves), more
 
 
 def stored_floors(connection: Connection) -> Floors:

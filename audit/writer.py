@@ -16,8 +16,9 @@ Crash states: before commit nothing of the batch exists; after commit all of it 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
+from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import Enum
 from threading import Thread
@@ -116,7 +117,7 @@ class AuditWriter:
             observe_commit: called in the writer's thread with the seconds and leaves of each commit.
             on_halt: called once, in the writer's thread, with the reason, after everyone waiting was told.
             on_interruption: called in the writer's thread with the reason when the database went away in the middle of
-                a commit, so that nothing new is let in meanwhile, and with None when it is back.
+                a commit or of a sweep, so that nothing new is let in meanwhile, and with None when it is back.
         """
         verifiers = [*(signer.verifier for signer in signers), *earlier_verifiers]
         log = OpenLog.open(config.path, verifiers)
@@ -213,7 +214,7 @@ class AuditWriter:
                 if waiters:
                     self._record(waiters)
                 if self._log.has_pruned_rows:
-                    self._log.sweep(self._config.sweep_len)
+                    self._sweep()
             self._log.close_in_order()
             self._state = WriterState.CLOSED
         except AuditHalted as error:
@@ -242,7 +243,16 @@ class AuditWriter:
         self._log.tidy(self._config.wal_move_after_commits)
 
     def _commit(self, plan: BatchPlan) -> float:
-        """Commit, and tell once when the database went away and once when it is back."""
+        with self._interruptions() as tell:
+            return self._log.extend(plan, patience_s=self._config.patience_s, on_interruption=tell)
+
+    def _sweep(self) -> None:
+        with self._interruptions() as tell:
+            self._log.sweep(self._config.sweep_len, patience_s=self._config.patience_s, on_interruption=tell)
+
+    @contextmanager
+    def _interruptions(self) -> Iterator[Callable[[str], None]]:
+        """Tell once when the database went away and once when it is back."""
         interrupted = False
 
         def tell(reason: str) -> None:
@@ -251,10 +261,9 @@ class AuditWriter:
                 self._on_interruption(reason)
             interrupted = True
 
-        seconds = self._log.extend(plan, patience_s=self._config.patience_s, on_interruption=tell)
+        yield tell
         if interrupted and self._on_interruption is not None:
             self._on_interruption(None)
-        return seconds
 
     def _refuse(self, waiters: list[Waiter], fault: Callable[[Waiter], str | None]) -> None:
         """Answer those with a fault, and leave the others in the list."""

@@ -26,8 +26,8 @@ class Hold(Protocol):
     def short_of_space(self, min_free_bytes: int) -> str | None:
         """Tell when less than the floor is free, where that can be seen."""
 
-    def require_leader(self, connection: Connection) -> None:
-        """Raise `AuditHalted`, inside the transaction, when the log is no longer held."""
+    def head(self, connection: Connection) -> StoredHead:
+        """Return the head inside a transaction; raises `AuditHalted` when the log is no longer held as it was."""
 
     def head_after_failure(self, error: DBAPIError, deadline: float) -> StoredHead:
         """Return the head that is durable now, after a commit that failed; raises where nobody may ask for it."""

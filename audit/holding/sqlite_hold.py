@@ -21,6 +21,7 @@ from audit.faults import naming_file
 from audit.guards import FileGuard, disk_short
 from audit.new_file import drop_finished_draft, flush_folder
 from audit.sqlite.engine import move_wal_into_database, open_engine
+from audit.store import StoredHead, stored_head
 
 
 class SqliteHold:
@@ -66,8 +67,9 @@ class SqliteHold:
         """Tell when less than the floor is free."""
         return disk_short(self._path.parent, min_free_bytes)
 
-    def require_leader(self, connection: Connection) -> None:
-        """Nothing to ask: the lock is the process's own."""
+    def head(self, connection: Connection) -> StoredHead:
+        """Nothing more to ask: the lock is the process's own."""
+        return stored_head(connection)
 
     def head_after_failure(self, error: DBAPIError, deadline: float) -> NoReturn:  # noqa: ARG002 - see the class
         """Never go on."""

@@ -51,7 +51,7 @@ class BesideRows:
         floor = described_floor(leaf.event)
         wanted_acts = [] if floor is None else [(floor.what.value, floor.minimum_index, index)]
         if [tuple(act) for act in acts] == wanted_acts:
-            self._unexplained.discard(floor)
+            self._unexplained -= {floor}
         else:
             self._findings.add(Place.BESIDE, index, "the floor beside it is not the leaf's", where="pruning")
 
@@ -84,9 +84,9 @@ class BesideRows:
                 self._findings.add(Place.CONTENT, index, "the sealed content is not what the leaf says", where=phase)
 
 
-def _to_explain(floors: Floors) -> set[Floor | None]:
+def _to_explain(floors: Floors) -> set[Floor]:
     """Each floor by its own kind: an act that let contents go explains no missing entry."""
-    wanted: set[Floor | None] = set()
+    wanted: set[Floor] = set()
     if floors.leaf:
         wanted.add(Floor(Pruned.LEAF, floors.leaf))
     if floors.content > floors.leaf:

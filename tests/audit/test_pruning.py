@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from audit_log_builder import PAIRING, SIGNER, event_now
-from log_places import LogPlace
+from log_places import LogPlace, new_place
 
 from audit.errors import AuditRefused, EntryPruned
 from audit.event import Event, Floor, Pruned, SealedContent
@@ -16,7 +16,7 @@ from audit.export import export_log
 from audit.reader import AuditReader
 from audit.report import Place
 from audit.verify import verify_log
-from audit.writer import AuditWriter
+from audit.writer import AuditWriter, WriterConfig
 
 OpenWriter = Callable[..., AuditWriter]
 NUM_BEFORE = 700
@@ -205,3 +205,19 @@ def test_bundles_missing_without_a_recorded_act_are_found(open_writer: OpenWrite
         (folder / "tlog" / name).unlink()
     findings = verify_log(folder, [SIGNER.verifier], LINKED_PAIRING).findings
     assert {finding.where for finding in findings if finding.place is Place.FILE} >= {"tile/entries/000", "tile/0/001"}
+
+
+async def test_sweeping_much_does_not_fill_the_disk_with_its_journal(tmp_path: Path):
+    """What is deleted is written to the journal first; it is moved into the file on the way, as at commits."""
+    path = new_place("sqlite", tmp_path, None).writer
+    assert isinstance(path, Path)
+    writer = AuditWriter.open(WriterConfig(path, "n", "b", min_free_bytes=0, sweep_len=1), [SIGNER])
+    fill(writer, NUM_BEFORE)
+    before = path.with_name("audit.db-wal").stat().st_size
+    writer.submit(event_now(0, subject="before")).result()
+    await writer.prune(prune_event(), FLOOR)
+    while writer._log.has_pruned_rows:
+        await writer.append(event_now(0, subject="meanwhile"))
+    after = path.with_name("audit.db-wal").stat().st_size
+    writer.close()
+    assert after < before + 2**21

@@ -15,7 +15,8 @@ from sqlalchemy import event
 from sqlalchemy.exc import IntegrityError, OperationalError
 
 from audit.batch import plan_batch
-from audit.errors import AuditHalted, WriterLocked
+from audit.errors import AuditHalted, LogUnusable, WriterLocked
+from audit.event import Floor, Pruned
 from audit.leaf import draft_leaf
 from audit.postgres.engine import Part, open_engine
 from audit.reader import AuditReader
@@ -164,6 +165,8 @@ def test_a_server_that_does_not_come_back_ends_the_writer_in_its_time(own_server
     with pytest.raises(AuditHalted, match="did not come back"):
         writer.submit(event_now(1)).result(timeout=60)
     writer.close()
+    with pytest.raises(LogUnusable, match="check space, owner, permissions"):
+        opened(database)
     own_server.start()
     again = opened(database)
     assert again.submit(event_now(2)).result().index == 1
@@ -257,3 +260,115 @@ def test_a_warning_of_the_server_at_a_commit_is_no_receipt(database: LogDatabase
         writer.submit(event_now(1)).result(timeout=60)
     writer.close()
     assert_log(database, 2)
+
+
+def wait_for_standby(database: LogDatabase, *, after: int = 0) -> int:
+    """Return the process that waits for a standby to confirm its commit, once another one than `after` does."""
+    with psycopg.connect(database.superuser, autocommit=True) as master:
+        while True:
+            query = "SELECT pid FROM pg_stat_activity WHERE wait_event = 'SyncRep' AND pid <> %s"
+            found = master.execute(query, (after,)).fetchone()
+            if found is not None:
+                return int(found[0])
+
+
+def set_on_server(server: PostgresServer, database: LogDatabase, name: str, value: str) -> None:
+    """As the server's master, without a restart; in force when this returns."""
+    server.sql(database.name, f"ALTER SYSTEM SET {name} = '{value}'", "SELECT pg_reload_conf()")
+    with psycopg.connect(database.superuser, autocommit=True) as master:
+        while master.execute("SELECT current_setting(%s)", (name,)).fetchone() != (value,):
+            pass
+
+
+def test_a_commit_that_no_standby_confirmed_is_not_believed_for_being_read_back(own_server: PostgresServer):
+    """It is there on this server alone: a failover would lose what was acknowledged."""
+    database = own_server.log_database(SIGNER)
+    interruptions = Interruptions()
+    writer = opened(database, on_interruption=interruptions)
+    writer.submit(event_now(0)).result()
+    set_on_server(own_server, database, "synchronous_standby_names", "nobody")
+    waiting = writer.submit(event_now(1))
+    session = wait_for_standby(database)
+    own_server.sql(database.name, f"SELECT pg_terminate_backend({session}, 10000)")
+    assert interruptions.began.wait(60)
+    again = wait_for_standby(database, after=session)
+    assert not waiting.done()
+    own_server.sql(database.name, f"SELECT pg_cancel_backend({again})")
+    with pytest.raises(AuditHalted, match="synchronous replication"):
+        waiting.result(timeout=60)
+    writer.close()
+
+
+@pytest.mark.parametrize("name", ["fsync", "full_page_writes"])
+def test_a_server_that_stops_being_durable_while_it_runs_is_not_written_to(own_server: PostgresServer, name: str):
+    """Its master needs no restart for that."""
+    database = own_server.log_database(SIGNER)
+    writer = opened(database)
+    writer.submit(event_now(0)).result()
+    set_on_server(own_server, database, name, "off")
+    raw = writer._log._hold.engine.raw_connection()
+    while raw.driver_connection.execute(f"SHOW {name}").fetchone() != ("off",):
+        pass
+    raw.close()
+    with pytest.raises(AuditHalted, match=f"{name} was set to off"):
+        writer.submit(event_now(1)).result(timeout=60)
+    writer.close()
+    set_on_server(own_server, database, name, "on")
+    assert_log(database, 1)
+
+
+def test_a_session_that_somebody_else_used_meanwhile_is_not_the_one_that_won_the_lock(database: LogDatabase):
+    """A pooler gives one server process to two clients: number and lock are the same for both."""
+    writer = opened(database)
+    writer.submit(event_now(0)).result()
+    raw = writer._log._hold.engine.raw_connection()
+    raw.driver_connection.execute("SELECT set_config('cloister.session', 'of the other writer', false)")
+    raw.driver_connection.commit()
+    raw.close()
+    with pytest.raises(AuditHalted, match="pooler"):
+        writer.submit(event_now(1)).result(timeout=60)
+    writer.close()
+
+
+def test_a_failure_that_passes_and_comes_again_ends_the_writer_in_its_time(database: LogDatabase):
+    """A server that answers and fails every commit is not tried for ever."""
+    writer = AuditWriter.open(WriterConfig(database.writer, "n", "b", min_free_bytes=0, patience_s=0.3), [SIGNER])
+    writer.submit(event_now(0)).result()
+    with psycopg.connect(database.superuser, autocommit=True, options="-c search_path=cloister") as master:
+        master.execute(
+            "CREATE FUNCTION conflict() RETURNS trigger LANGUAGE plpgsql AS "
+            "$$ BEGIN RAISE EXCEPTION USING ERRCODE = 'serialization_failure'; END $$"
+        )
+        master.execute("CREATE TRIGGER conflict BEFORE INSERT ON leaf FOR EACH ROW EXECUTE FUNCTION conflict()")
+    with pytest.raises(AuditHalted, match="again and again"):
+        writer.submit(event_now(1)).result(timeout=60)
+    writer.close()
+
+
+async def test_a_sweep_that_meets_a_dead_session_goes_on_with_the_next(
+    postgres_server: PostgresServer, database: LogDatabase
+):
+    """What is deleted was gone for readers already: no reason to shut the log."""
+    interruptions = Interruptions()
+    config = WriterConfig(database.writer, "n", "b", min_free_bytes=0, patience_s=20, sweep_len=64)
+    writer = AuditWriter.open(config, [SIGNER], on_interruption=interruptions)
+    for future in [writer.submit(event_now(number)) for number in range(600)]:
+        future.result()
+    num_commits = 0
+
+    def strike(_: Any) -> None:
+        nonlocal num_commits
+        num_commits += 1
+        if num_commits == 2:  # the first is the act of pruning
+            cut(postgres_server, writer)
+
+    event.listen(writer._log._hold.engine, "commit", strike)
+    await writer.prune(event_now(0, "log:pruned", "log"), Floor(Pruned.LEAF, 512))
+    await asyncio.to_thread(interruptions.began.wait, 60)
+    assert (await writer.append(event_now(1, subject="after"))).index == 601
+    await asyncio.to_thread(writer.close)
+    assert writer.state is WriterState.CLOSED
+    assert [reason is None for reason in interruptions.said] == [False, True]
+    opened(database).close()
+    report = verify_log(database.reader, [SIGNER.verifier], PAIRING)
+    assert report.findings == ()
