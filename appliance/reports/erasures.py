@@ -24,6 +24,9 @@ class ErasureCertificate:
     subject_tenant: str
     key_ids: JsonValue
     reason: str
+    """As it was decided; empty where that was before the window."""
+    why: str
+    """`asked`, `finished_at_start` after a crash, or `older_key_file` where a copy of the keys had come back."""
     leaf: str
     proof: str
 
@@ -47,14 +50,17 @@ def erasure_report(samples: Iterable[Sample], scope: Scope) -> ErasureReport:
     """List the erasures of the window; `samples` are the entries of `ERASURE_KINDS` from its first on."""
     certificates: list[ErasureCertificate] = []
     decided: dict[int, str] = {}
+    reasons: dict[int, str] = {}
     num_erased = 0
     for sample in samples:
         entry, event = sample.entry, sample.entry.leaf.event
         if event.kind == Kind.SUBJECT_ERASING.value:
             if scope.contains(entry):
                 decided[entry.index] = event.subject
+                reasons[entry.index] = text_fact(event.facts, "reason")
             continue
-        decided.pop(int_fact(event.facts, "erasing_index"), None)
+        erasing_index = int_fact(event.facts, "erasing_index")
+        decided.pop(erasing_index, None)
         if not scope.contains(entry):
             continue
         num_erased += 1
@@ -67,7 +73,8 @@ def erasure_report(samples: Iterable[Sample], scope: Scope) -> ErasureReport:
                     subject=event.subject,
                     subject_tenant=text_fact(event.facts, "subject_tenant"),
                     key_ids=event.facts.get("key_ids"),
-                    reason=text_fact(event.facts, "reason"),
+                    reason=reasons.get(erasing_index, ""),
+                    why=text_fact(event.facts, "why"),
                     leaf=entry.leaf_bytes.decode(),
                     proof=sample.proof.to_text(),
                 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from appliance.audit_trail import Kind
@@ -26,7 +26,7 @@ _ORDINARY = (
     Kind.REQUEST_COMPLETED.value,
 )
 """What is no sign of trouble and comes often."""
-_TROUBLE = ("died", "failing", "failed", "halted", "abandoned", "stepped", "refused", "unreachable")
+_TROUBLE = ("died", "failing", "failed", "filling", "halted", "abandoned", "stepped", "refused", "unreachable")
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,21 +63,23 @@ class AuditHealth:
 
 
 def health_filter(scope: Scope) -> Expression:
-    """Give the entries that the report reads: all but the ordinary, and every stop."""
-    ordinary = [kind for kind in _ORDINARY if kind != Kind.APPLIANCE_STOPPED.value]
-    return And((scope.window, Not(kinds(ordinary))))
+    """Give the entries that the report reads: all but the ordinary."""
+    return And((scope.window, Not(kinds(_ORDINARY))))
 
 
-def audit_health(entries: Iterable[Entry], _scope: Scope) -> AuditHealth:
-    """Count what went wrong."""
+def audit_health(entries: Iterable[Entry], _scope: Scope, ended_in_order: Callable[[int], bool]) -> AuditHealth:
+    """Count what went wrong.
+
+    Args:
+        entries: what `health_filter` means.
+        ended_in_order: whether the run before the start at an index ended with its `appliance:stopped`, or is gone.
+    """
     reasons: Counter[str] = Counter()
     sources: Counter[str] = Counter()
     failed: Counter[str] = Counter()
     rows = Rows[Trouble]([])
     findings: list[str] = []
     refused = abandoned = starts = crashes = 0
-    epoch: int | None = None
-    stopped_in_order = True
     for entry in entries:
         event = entry.leaf.event
         match event.kind:
@@ -91,15 +93,11 @@ def audit_health(entries: Iterable[Entry], _scope: Scope) -> AuditHealth:
                 abandoned += 1
             case Kind.APPLIANCE_STARTED.value:
                 starts += 1
-                if epoch is not None and not stopped_in_order:
+                if not ended_in_order(entry.index):
                     crashes += 1
                     findings.append(f"entry {entry.index}: the run before ended without a word")
-                stopped_in_order = False
-            case Kind.APPLIANCE_STOPPED.value:
-                stopped_in_order = True
             case _ if event.kind.partition(":")[2] in _TROUBLE and not event.kind.startswith("request:"):
                 rows.add(Trouble(entry.index, at(entry), event.kind, event.subject, _what(event.facts)))
-        epoch = entry.leaf.place.epoch
     findings += [f"entry {row.index}: {row.kind} ({row.what})" for row in rows.kept]
     return AuditHealth(
         refused_credentials=refused,
@@ -125,5 +123,5 @@ def _count_source(sources: Counter[str], source: str) -> None:
 
 
 def _what(facts: Mapping[str, JsonValue]) -> str:
-    names = ("reason", "code", "destination", "anchor", "witness", "exit_code", "signal", "outcome")
+    names = ("reason", "code", "destination", "anchor", "witness", "exit_code", "percent", "signal", "outcome")
     return ", ".join(f"{name}={facts[name]}" for name in names if facts.get(name) is not None)

@@ -1,14 +1,16 @@
 """R4: what must be kept, what is held, and what was given up: the state that the leaves add up to.
 
-State derives from the log alone: a hold lives from its `hold:placed` until a `hold:released` names it.
+State derives from the log alone: a hold lives from its `hold:placed` until a `hold:released` names it.  What the
+appliance must not have let happen is looked for again: an act of two people by one, a floor lowered without two.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from appliance.audit_trail import Kind
+from appliance.keeping.names import same_name
 from appliance.reports.scope import Rows, Scope, at, cut, int_fact, text_fact
 from audit.entry import Entry
 from audit.event import JsonValue
@@ -62,11 +64,13 @@ def retention_and_holds(entries: Iterable[Entry], scope: Scope, oldest: Entry | 
     floor: dict[str, JsonValue] = {}
     findings: list[str] = []
     released = 0
+    approved: int | None = None
     for entry in entries:
         event = entry.leaf.event
         if event.ts_us >= scope.until_us:
             continue
         act = _act(entry)
+        findings += _by_one(act)
         proposals.pop(int_fact(event.facts, "proposal_index"), None)
         match event.kind:
             case Kind.HOLD_PLACED.value:
@@ -79,7 +83,10 @@ def retention_and_holds(entries: Iterable[Entry], scope: Scope, oldest: Entry | 
                 prunings.add(act)
                 findings += _pruned_under_hold(act, holds.values())
             case Kind.RETENTION_SET.value:
-                floor = act.facts
+                findings += _lowered_in_silence(act, floor, approved)
+                floor, approved = act.facts, None
+            case Kind.RETENTION_LOWERED.value:
+                approved = entry.index
             case kind if kind.endswith(":proposed"):
                 proposals[entry.index] = act
     return RetentionAndHolds(
@@ -99,6 +106,19 @@ def _act(entry: Entry) -> KeepingAct:
     event = entry.leaf.event
     facts = {name: value for name, value in event.facts.items() if name not in ("trust", "source", "key_id")}
     return KeepingAct(entry.index, at(entry), event.kind, event.actor, facts)
+
+
+def _by_one(act: KeepingAct) -> Iterable[str]:
+    if (proposer := text_fact(act.facts, "proposer")) and same_name(proposer, act.actor):
+        yield f"entry {act.index}: {act.kind} was proposed and approved by {act.actor} alone"
+
+
+def _lowered_in_silence(stated: KeepingAct, before: Mapping[str, JsonValue], approved: int | None) -> Iterable[str]:
+    """Name a floor that is lower than the one before; `approved` is two people's word since that one."""
+    clocks = ("leaf_days", "content_days")
+    is_lower = any(int_fact(stated.facts, name) < int_fact(before, name) for name in clocks)
+    if is_lower and (approved is None or stated.facts.get("exception_index") != approved):
+        yield f"entry {stated.index}: states a lower floor than before, and two people had not approved it"
 
 
 def _pruned_under_hold(pruning: KeepingAct, holds: Iterable[KeepingAct]) -> Iterable[str]:

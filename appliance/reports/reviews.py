@@ -20,6 +20,7 @@ class Review:
     reviewer: str
     covers_from: str
     covers_until: str
+    """Nobody examines what is still to come: the signature's own time at most."""
     outcome: str
     examined: JsonValue
     """Indexes of the report runs that were examined."""
@@ -44,22 +45,26 @@ class ReviewReport:
     reviews: tuple[Review, ...]
     reviews_left_out: int
     not_reviewed: tuple[Stretch, ...]
-    """Of the window."""
+    """Of the window, up to the run."""
     findings: tuple[str, ...]
 
 
-def review_report(entries: Iterable[Entry], scope: Scope) -> ReviewReport:
-    """List the reviews that cover part of the window; `entries` are all reviews."""
+def review_report(entries: Iterable[Entry], scope: Scope, run_at_us: int) -> ReviewReport:
+    """List the reviews that cover part of the window; `entries` are all reviews.
+
+    What came after `run_at_us`, the time of the run, is nobody's to have examined yet, and is not asked for.
+    """
     rows = Rows[Review]([])
     covered: list[tuple[int, int]] = []
     num_reviews = 0
     for entry in entries:
         facts = entry.leaf.event.facts
-        low, high = int_fact(facts, "from_us"), int_fact(facts, "until_us")
+        low, until_us = int_fact(facts, "from_us"), int_fact(facts, "until_us")
+        high = max(low, min(until_us, entry.leaf.event.ts_us))
         if low >= scope.until_us or high <= scope.from_us:
             continue
         num_reviews += 1
-        covered = _with(covered, low, high)
+        covered = _with(covered, low, high) if low < high else covered
         rows.add(
             Review(
                 index=entry.index,
@@ -73,7 +78,7 @@ def review_report(entries: Iterable[Entry], scope: Scope) -> ReviewReport:
                 notes_sha256=text_fact(facts, "notes_sha256"),
             )
         )
-    open_ = tuple(_uncovered(covered, scope.from_us, scope.until_us))
+    open_ = tuple(_uncovered(covered, scope.from_us, min(scope.until_us, run_at_us)))
     return ReviewReport(
         num_reviews=num_reviews,
         reviews=tuple(rows.kept),

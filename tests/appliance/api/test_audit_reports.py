@@ -252,14 +252,14 @@ async def test_counts_are_of_the_log_up_to_their_own_record(make_perimeter):
 async def test_a_review_is_signed_over_what_was_examined(make_perimeter):
     """The notes stay with the reviewer unless they are to be kept; what was examined must be a report's result."""
     bench = make_perimeter()
-    window = {"from": "2026-11-01", "to": "2026-11-30", "outcome": "no_findings", "notes": "a canary"}
+    window = {"from": "2026-01-01", "to": "2199-12-31", "outcome": "no_findings", "notes": "a canary"}
     async with bench.client("auditor") as client:
         made = check_report((await client.post("/audit/reports/R1", json={})).content, KEYS).made.index
         signed = await client.post("/audit/reviews", json={**window, "examined": [made]})
         kept = await client.post("/audit/reviews", json={**window, "keep_notes": True})
         wrong = await client.post("/audit/reviews", json={**window, "examined": [made - 1]})
         reviews = check_report(
-            (await client.post("/audit/reports/R10", json={"from": "2026-11-01", "to": "2026-11-30"})).content, KEYS
+            (await client.post("/audit/reports/R10", json={"from": "2026-01-01", "to": "2199-12-31"})).content, KEYS
         )
     first, second = (
         entry.leaf.event.facts for entry in bench.reader.entries(EntryFilter(kind="review:signed_off")).entries
@@ -269,4 +269,6 @@ async def test_a_review_is_signed_over_what_was_examined(make_perimeter):
     assert (first["examined"], signed.json()["outcome"], kept.status_code) == ([made], "no_findings", 200)
     assert (wrong.status_code, wrong.json()["error"]["param"]) == (400, "examined")
     assert reviews.document["result"]["num_reviews"] == 2
-    assert reviews.document["result"]["not_reviewed"] == []
+    signed_at = max(one["signed_at"] for one in reviews.document["result"]["reviews"])
+    (since,) = reviews.document["result"]["not_reviewed"]
+    assert signed_at == since["covers_from"] < since["covers_until"], "from the last signature until the run"

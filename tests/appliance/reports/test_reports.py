@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from dataclasses import replace
 
 import pytest
 from audit_log_builder import build_log, request_events
@@ -30,6 +31,7 @@ from audit.merkle import EMPTY_EDGE, node_hash
 from audit.proof import EntryProof
 from audit.reader import AuditReader
 from audit.report import Finding, Place, Report
+from audit.search.expression import shown_time
 from audit.search.leaf_values import holds
 
 SIGNER = LogSigner.from_seed("test.log/reports", b"\x05" * 32)
@@ -241,6 +243,29 @@ def test_holds_live_until_they_are_released():
     assert (report.oldest_index, report.findings) == (0, ())
 
 
+@pytest.mark.parametrize("exception", [None, "older", "right"])
+def test_a_floor_lowered_without_two_people_is_named(exception):
+    """Whoever stated it: the report does not take the start's word for it."""
+    story = told()
+    older = story.tell("retention:lowered", "act", actor="pia", role="privacy", proposer="omar")
+    story.tell("retention:set", "retention", leaf_days=2192, content_days=0)
+    right = story.tell("retention:lowered", "act", actor="pia", role="privacy", proposer="omar")
+    index = {"older": older, "right": right, None: None}[exception]
+    said = {} if index is None else {"exception_index": index}
+    lower = story.tell("retention:set", "retention", leaf_days=183, content_days=0, **said)
+    report = retention_and_holds(iter(story.entries), scope_of(story.entries), story.entries[0])
+    finding = f"entry {lower}: states a lower floor than before, and two people had not approved it"
+    assert report.findings == (() if exception == "right" else (finding,))
+
+
+def test_an_act_of_two_by_one_is_named():
+    """Under another spelling of the name as well."""
+    story = told()
+    bad = story.tell("log:pruned", "act", actor="Pia", role="privacy", proposer="pia", minimum_index=3)
+    report = retention_and_holds(iter(story.entries), scope_of(story.entries), story.entries[0])
+    assert report.findings == (f"entry {bad}: log:pruned was proposed and approved by Pia alone",)
+
+
 def test_what_was_pruned_under_a_hold_is_named():
     """A tenant's hold reaches everything, a range what it says."""
     story = told()
@@ -287,11 +312,34 @@ def test_a_break_of_continuity_is_named(break_, what):
 # R6
 
 
+def in_order(entries):
+    """Whether the run before a start ended with its word, as the log has it."""
+    return lambda start: start == 0 or entries[start - 1].leaf.event.kind == "appliance:stopped"
+
+
+def test_a_crash_is_counted_whatever_the_window_holds_of_the_run_before():
+    """Nothing that the report reads, here: the crash is not forgotten."""
+    entries = told().entries
+    start = next(entry.index for entry in entries if entry.leaf.place.epoch == 3)
+    for first in (start - 1, start):
+        read = meant(health_filter(scope_of(entries)), entries[first:])
+        report = audit_health(iter(read), scope_of(entries), in_order(entries))
+        assert (report.starts, report.crashes) == (1, 1), first
+
+
+def test_a_disk_that_fills_is_a_trouble():
+    """The warning of NIST AU-5(1) is in the report that is named for it."""
+    story = told()
+    index = story.tell("log:filling", "log", percent=90)
+    report = audit_health(iter(story.entries), scope_of(story.entries), in_order(story.entries))
+    assert f"entry {index}: log:filling (percent=90)" in report.findings
+
+
 def test_health_counts_who_was_turned_away_and_what_died():
     """Suppressed refusals count, a crash is named."""
     entries = told().entries
     read = meant(health_filter(scope_of(entries)), entries)
-    report = audit_health(iter(read), scope_of(entries))
+    report = audit_health(iter(read), scope_of(entries), in_order(entries))
     assert (report.refused_credentials, report.refused_by_reason) == (6, {"unknown_key": 3})
     assert report.refused_by_source == {"10.9.9.9": 3}
     assert report.failed_requests == {"queue_full": 1}
@@ -305,7 +353,7 @@ def test_a_sink_or_anchor_that_fails_is_a_trouble():
     """Whoever adds such a kind is reported without being asked."""
     story = told()
     index = story.tell("export:failing", "siem", reason="no route", destination="udp://10.0.0.9")
-    report = audit_health(iter(story.entries), scope_of(story.entries))
+    report = audit_health(iter(story.entries), scope_of(story.entries), in_order(story.entries))
     assert f"entry {index}: export:failing (reason=no route, destination=udp://10.0.0.9)" in report.findings
 
 
@@ -316,7 +364,7 @@ def test_a_stranger_cannot_make_the_report_grow():
         story.tell("auth:refused", f"r{number}", reason="unknown_key", source=f"10.0.{number // 250}.{number % 250}")
         if number % 100 == 0:
             story.tell("auth:refused", f"s{number}", reason="unknown_key", source="10.9.9.9")
-    report = audit_health(iter(story.entries), scope_of(story.entries))
+    report = audit_health(iter(story.entries), scope_of(story.entries), in_order(story.entries))
     assert len(report.refused_by_source) == 10
     assert "10.9.9.9" in report.refused_by_source
 
@@ -345,7 +393,28 @@ def test_a_clock_that_was_set_is_named(step_s):
     assert report.times_out_of_order == (step_s < -1)
 
 
-def test_a_clock_set_back_across_a_restart_is_named():
+@pytest.mark.parametrize("step_s", [86_400 * 365, 60, -60])
+def test_a_clock_set_across_a_restart_of_one_boot_is_named(step_s):
+    """Forwards as well, which would make young entries old: the boot's monotonic clock went on."""
+    story = told()
+    story.place = replace(story.place, epoch=story.place.epoch + 1)
+    story.wall_us += step_s * SECOND_US
+    index = story.tell("appliance:started")
+    report = clock_report(iter(story.entries), scope_of(story.entries))
+    assert report.findings == (f"entry {index}: the clock was set by {step_s:+d}.000 s across a restart",)
+
+
+def test_a_clock_that_lost_its_source_is_named():
+    """And what the kernel said is counted."""
+    story = told()
+    index = story.tell("clock:changed", "clock", before="synchronised", now="unsynchronised", clock_state="unknown")
+    story.tell("clock:changed", "clock", before="unsynchronised", now="synchronised", clock_state="synchronised")
+    report = clock_report(iter(story.entries), scope_of(story.entries))
+    assert report.findings == (f"entry {index}: the clock became unsynchronised",)
+    assert report.states == {"not stated": len(story.entries) - 2, "synchronised": 1, "unknown": 1}
+
+
+def test_a_clock_set_back_across_a_boot_is_named():
     """Forwards nobody can tell it from time that passed."""
     story = told()
     story.restart()
@@ -418,6 +487,7 @@ def test_reviews_and_the_days_without_one():
     """Adjacent and overlapping reviews are one stretch; the rest of the window is named."""
     hour = 3_600 * SECOND_US
     story = told()
+    story.pass_time(86_400)
     for low, high in ((2, 4), (4, 5), (9, 12), (10, 11)):
         window = {"from_us": START_US + low * hour, "until_us": START_US + high * hour}
         story.tell(
@@ -431,15 +501,28 @@ def test_reviews_and_the_days_without_one():
         )
     scope = scope_of(story.entries, until_us=START_US + 10 * hour)
     reviews = [entry for entry in story.entries if entry.leaf.event.kind == "review:signed_off"]
-    report = review_report(iter(reviews), scope)
+    report = review_report(iter(reviews), scope, scope.until_us)
     assert report.num_reviews == 3, "the one after the window covers nothing of it"
     assert [(one.covers_from[11:16], one.covers_until[11:16]) for one in report.not_reviewed] == [
         ("00:00", "02:00"),
         ("05:00", "09:00"),
     ]
-    assert review_report(iter(()), scope).findings == (
+    assert review_report(iter(()), scope, scope.until_us).findings == (
         "nobody has reviewed 2026-11-01T00:00:00.000000Z to 2026-11-01T10:00:00.000000Z",
     )
+
+
+def test_nobody_reviews_what_is_still_to_come():
+    """A signature until next year covers what there was when it was given."""
+    story = told()
+    window = {"from_us": START_US, "until_us": START_US + 365 * 86_400 * SECOND_US}
+    index = story.tell("review:signed_off", actor="avery", role="auditor", outcome="no_findings", **window)
+    later = {"from_us": START_US + 80_000 * SECOND_US, "until_us": START_US + 90_000 * SECOND_US}
+    story.tell("review:signed_off", actor="avery", role="auditor", outcome="no_findings", **later)
+    reviews = [entry for entry in story.entries if entry.leaf.event.kind == "review:signed_off"]
+    (open_,) = review_report(iter(reviews), scope_of(story.entries), story.wall_us).not_reviewed
+    assert open_.covers_from == shown_time(story.entries[index].leaf.event.ts_us)
+    assert open_.covers_until == shown_time(story.wall_us)
 
 
 # R11
@@ -525,7 +608,15 @@ def test_a_sample_is_drawn_by_its_seed_alone(count, expected):
 def test_an_erasure_carries_its_leaf_and_proof():
     """Decided and done, and one that is not done yet."""
     story = told()
-    decided = story.tell("subject:erasing", "dana", actor="pia", role="privacy", key_ids=["k1"], subject_tenant="plant")
+    decided = story.tell(
+        "subject:erasing",
+        "dana",
+        actor="pia",
+        role="privacy",
+        key_ids=["k1"],
+        reason="asked on 2026-10-30",
+        subject_tenant="plant",
+    )
     done = story.tell(
         "subject:erased",
         "dana",
@@ -534,12 +625,14 @@ def test_an_erasure_carries_its_leaf_and_proof():
         erasing_index=decided,
         key_ids=["k1"],
         subject_tenant="plant",
+        why="asked",
     )
     waiting = story.tell("subject:erasing", "omar", actor="pia", role="privacy", key_ids=["k2"], subject_tenant="plant")
     samples = [one for one in _samples(story.entries) if one.entry.leaf.event.kind.startswith("subject:")]
     report = erasure_report(iter(samples), scope_of(story.entries))
     (certificate,) = report.certificates
     assert (certificate.index, certificate.key_ids, certificate.subject_tenant) == (done, ["k1"], "plant")
+    assert (certificate.reason, certificate.why) == ("asked on 2026-10-30", "asked")
     proof = EntryProof.from_text(certificate.proof)
     assert proof.verify(certificate.leaf.encode(), [SIGNER.verifier]).size == len(story.entries)
     assert report.unfinished == (waiting,)
