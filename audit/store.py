@@ -30,12 +30,15 @@ from audit.merkle import EMPTY_ROOT
 from audit.migrating import apply_migrations
 from audit.new_file import appearing_whole
 from audit.postgres.engine import Part
-from audit.schema import checkpoint_table, leaf_table, node_table, pruning_table
+from audit.schema import checkpoint_table, content_table, leaf_table, node_table, pruning_table
 
 _POSITIONAL: Mapping[str, Dialect] = MappingProxyType(
     {"sqlite": sqlite.dialect(paramstyle="qmark"), "postgresql": psycopg.dialect(paramstyle="format")}  # type: ignore[no-untyped-call]
 )
 _HEAD_COLUMNS = "size, root, (SELECT coalesce(max(idx) + 1, 0) FROM leaf)"
+_ROWS_PER_STATEMENT = 1_024
+_CONTENTS_PER_STATEMENT = 4
+"""Each has up to `beside.MAX_CONTENT_BYTES`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,11 +121,13 @@ def bulk_insert(connection: Connection, table: Table, rows: Sequence[Sequence[ob
     """Insert rows in table order with few statements.
 
     Each statement that runs gives up the interpreter lock and must win it back; row by row, a busy event loop would
-    stretch one commit by as many waits as it has rows.  Sizes are powers of two, so that few texts are compiled.
+    stretch one commit by as many waits as it has rows.  Sizes are powers of two, so that few texts are compiled, and
+    bounded: a statement has at most 32,766 parameters in SQLite, and one gibibyte in PostgreSQL.
     """
+    most = _CONTENTS_PER_STATEMENT if table is content_table else _ROWS_PER_STATEMENT
     start = 0
     while start < len(rows):
-        num_rows = 1 << ((len(rows) - start).bit_length() - 1)
+        num_rows = min(most, 1 << ((len(rows) - start).bit_length() - 1))
         flat = tuple(value for row in rows[start : start + num_rows] for value in row)
         connection.exec_driver_sql(_insert_text(table, num_rows, connection.dialect.name), flat)
         start += num_rows

@@ -3,7 +3,7 @@
 Each leaf, once its bytes are believed, says exactly which rows stand beside it, and of each content the digest.  A
 floor counts only if a believed leaf recorded it; contents that are gone are missed unless such a floor explains it.
 
-Promise: each row is read once, in the order of its index, and only those of one entry are held.
+Promise: each row is read once, in the order of its index, and few are held at a time.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ from audit.schema import content_table, leaf_policy_table, pruning_table
 from audit.store import Floors
 
 _ROWS_PER_FETCH = 256
+_CONTENTS_PER_FETCH = 8
+"""Each may be of 64 MiB."""
 Row: TypeAlias = "Sequence[object]"
 
 
@@ -128,7 +130,8 @@ class _RowsByIndex:
 
 
 def _read(connection: Connection, table: Table, floor: int, findings: FindingList) -> Iterator[tuple[int, Row]]:
-    query = select(table).order_by(table.c.idx).execution_options(yield_per=_ROWS_PER_FETCH)
+    num_rows = _CONTENTS_PER_FETCH if table is content_table else _ROWS_PER_FETCH
+    query = select(table).order_by(table.c.idx).execution_options(yield_per=num_rows)
     if floor:
         query = query.where(table.c.idx >= floor)
     for row in connection.execute(query):

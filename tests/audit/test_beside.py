@@ -85,6 +85,18 @@ def test_a_leaf_is_found_by_each_policy_once(written: LogPlace):
     assert policy_ids(dataclasses.replace(event_now(0), facts={"policy_ids": ["a", 1, "a"]})) == ("a",)
 
 
+def test_a_batch_with_more_policy_ids_than_a_statement_has_parameters_does_not_halt_the_log(
+    open_writer: OpenWriter, place: LogPlace
+):
+    """One commit of 32,768 rows beside four leaves."""
+    writer = open_writer()
+    ids = [f"{number:04}" for number in range(8_192)]
+    with writer._line._condition:  # all into one batch
+        waiting = [writer.submit(with_policies(number, *ids)) for number in range(4)]
+    assert [future.result(timeout=60).tree_size for future in waiting] == [4] * 4
+    assert verify_log(place.reader, [SIGNER.verifier], PAIRING).ok
+
+
 @pytest.mark.parametrize("text", ["a" * (MAX_PROJECTED_BYTES + 1), "zero\0", "ü" * (MAX_PROJECTED_BYTES // 2 + 1)])
 @pytest.mark.parametrize("field", ["actor", "subject", "label", "policy"])
 def test_what_no_index_can_hold_is_refused_before_it_could_halt_the_log(open_writer: OpenWriter, text: str, field: str):
