@@ -154,12 +154,14 @@ def _lock(connection: psycopg.Connection[Any], log: PostgresLog) -> None:
 
 
 def _prove_rights(connection: psycopg.Connection[Any], log: PostgresLog, part: Part) -> None:
-    """Refuse a role that may do more, or less, than its part."""
-    is_super = _one(connection, "SELECT rolsuper OR rolbypassrls FROM pg_roles WHERE rolname = current_user")
-    if is_super:
-        raise SettingRefused(
-            f"{log}: the {part.name.lower()}'s role", "an ordinary one", "a superuser", hint=_ROLE_HINT
-        )
+    """Refuse a role that may do more, or less, than its part: itself, or as any role that it may become."""
+    who = f"{log}: the {part.name.lower()}'s role"
+    if _one(connection, "SELECT session_user <> current_user"):
+        raise SettingRefused(who, "the one that logged in", "another one", hint=_ROLE_HINT)
+    if _one(connection, _IS_SUPER):
+        raise SettingRefused(who, "an ordinary one", "a superuser", hint=_ROLE_HINT)
+    if _one(connection, _MAY_MAKE_THINGS):
+        raise SettingRefused(f"{log}: the rights on the schema", "USAGE", "CREATE", hint=_ROLE_HINT)
     for table in (*sorted(metadata.tables), "alembic_version"):
         relation = f"cloister.{table}"
         if _one(connection, "SELECT to_regclass(%s)", relation) is None:
@@ -170,8 +172,7 @@ def _prove_rights(connection: psycopg.Connection[Any], log: PostgresLog, part: P
         if owned:
             raise SettingRefused(f"{log}: the owner of {table}", "another role", "this one", hint=_ROLE_HINT)
         wanted = Part.READER.value if table == "alembic_version" else part.value
-        query = "SELECT coalesce(array_agg(r), '{}') FROM unnest(%s::text[]) AS r WHERE has_table_privilege(%s, r)"
-        held = set(_one(connection, query, sorted(Part.OWNER.value), relation))
+        held = set(_one(connection, _RIGHTS_HELD, sorted(Part.OWNER.value), relation))
         if held != wanted:
             raise SettingRefused(
                 f"{log}: the rights on {table}", ", ".join(sorted(wanted)), ", ".join(sorted(held)), hint=_ROLE_HINT
@@ -183,5 +184,15 @@ def _one(connection: psycopg.Connection[Any], query: str, *values: object) -> An
     return None if row is None else row[0]
 
 
+_BECOMES = "SELECT oid, rolsuper, rolbypassrls FROM pg_roles WHERE pg_has_role(oid, 'MEMBER')"
+"""The role itself, and every one that it may become by SET ROLE."""
+_IS_SUPER = f"SELECT EXISTS (SELECT FROM ({_BECOMES}) AS r WHERE rolsuper OR rolbypassrls)"  # noqa: S608 - our own constant
+_MAY_MAKE_THINGS = (
+    f"SELECT EXISTS (SELECT FROM ({_BECOMES}) AS r "  # noqa: S608 - our own constant
+    "WHERE has_schema_privilege(r.oid, to_regnamespace('cloister'), 'CREATE'))"
+)
+_RIGHTS_HELD = f"""SELECT coalesce(array_agg(p), '{{}}') FROM unnest(%s::text[]) AS p, to_regclass(%s) AS t
+WHERE EXISTS (SELECT FROM ({_BECOMES}) AS r WHERE has_table_privilege(r.oid, t, p)
+OR CASE WHEN p IN ('SELECT', 'INSERT', 'UPDATE', 'REFERENCES') THEN has_any_column_privilege(r.oid, t, p) END)"""  # noqa: S608 - our own constant
 _MADE_BY = "the owner makes the log: cloister audit create-database"
 _ROLE_HINT = "a role that may do more than its part can undo the log; see docs/postgresql.md"

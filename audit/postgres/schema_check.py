@@ -1,5 +1,7 @@
 """Whether a PostgreSQL log has exactly the tables, indexes, functions and triggers that the migrations make.
 
+And whether nobody but their owner has a right that `audit.provision` never gives.
+
 Compared is what the catalogue holds by itself - columns and their types, the very text of each function, the bits of
 each trigger and that it fires always - never how a server prints it, which differs from one version to the next.
 """
@@ -97,7 +99,40 @@ def _plain(values: list[object]) -> Iterator[object]:
         yield None if value in ("", "default") else value
 
 
+_TOO_MUCH = """SELECT
+coalesce(nullif(grantee::regrole::text, '-'), 'everybody') || ' may ' || privilege_type || ' ' || name
+FROM ({}) AS granted (name, owner, grantee, privilege_type) WHERE grantee <> owner AND ({})"""
+"""One row for each right that somebody but the owner has and the migrations never give: each is a fault."""
+
 _QUERIES = (
+    (
+        "right",
+        _TOO_MUCH.format(
+            """SELECT c.relname, c.relowner, a.grantee, a.privilege_type FROM pg_class c,
+            aclexplode(c.relacl) a WHERE c.relnamespace = to_regnamespace('cloister')
+            UNION SELECT c.relname || '.' || t.attname, c.relowner, a.grantee, a.privilege_type FROM pg_class c
+            JOIN pg_attribute t ON t.attrelid = c.oid, aclexplode(t.attacl) a
+            WHERE c.relnamespace = to_regnamespace('cloister')""",
+            "grantee = 0 OR privilege_type NOT IN ('SELECT', 'INSERT')",
+        ),
+    ),
+    (
+        "right",
+        _TOO_MUCH.format(
+            """SELECT n.nspname, n.nspowner, a.grantee, a.privilege_type FROM pg_namespace n,
+            aclexplode(n.nspacl) a WHERE n.nspname = 'cloister'""",
+            "grantee = 0 OR privilege_type <> 'USAGE'",
+        ),
+    ),
+    (
+        "right",
+        _TOO_MUCH.format(
+            """SELECT p.proname, p.proowner, a.grantee, a.privilege_type FROM pg_proc p,
+            aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) a
+            WHERE p.pronamespace = to_regnamespace('cloister')""",
+            "grantee = 0 OR name <> 'sweep_pruned'",
+        ),
+    ),
     (
         "table",
         """SELECT c.relname, c.relkind::text, c.relpersistence::text, c.relrowsecurity,

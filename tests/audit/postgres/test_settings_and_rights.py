@@ -83,6 +83,12 @@ EXCESS = {
     "writer may truncate": f"GRANT TRUNCATE ON node TO {WRITER}",
     "writer may make triggers": f"GRANT TRIGGER ON content TO {WRITER}",
     "everybody may delete": "GRANT DELETE ON pruning TO PUBLIC",
+    "writer may update a column": f"GRANT UPDATE (actor) ON leaf TO {WRITER}",
+    "writer may make things": f"GRANT CREATE ON SCHEMA cloister TO {WRITER}",
+    "writer may become who may delete": (
+        "CREATE ROLE cleaner; GRANT DELETE ON leaf TO cleaner; "
+        f"GRANT cleaner TO {WRITER}; ALTER ROLE {WRITER} NOINHERIT"
+    ),
     "writer owns a table": f"ALTER TABLE leaf OWNER TO {WRITER}",
     "writer may not insert": f"REVOKE INSERT ON leaf FROM {WRITER}",
 }
@@ -91,9 +97,42 @@ EXCESS = {
 @pytest.mark.parametrize("excess", EXCESS)
 def test_a_writer_that_may_do_more_or_less_than_append_is_refused(database: LogDatabase, excess: str):
     """A right that nobody needs is a way to undo the log."""
-    in_log(database, EXCESS[excess])
-    with pytest.raises(SettingRefused, match=r"rights on|owner of"):
+    in_log(database, *EXCESS[excess].split("; "))
+    try:
+        with pytest.raises(SettingRefused, match=r"rights on|owner of"):
+            opened(database)
+    finally:  # roles are the whole server's
+        with psycopg.connect(database.superuser, autocommit=True) as master:
+            master.execute(f"ALTER ROLE {WRITER} INHERIT")
+            if master.execute("SELECT to_regrole('cleaner') IS NOT NULL").fetchone() == (True,):
+                master.execute("DROP OWNED BY cleaner")
+                master.execute("DROP ROLE cleaner")
+
+
+TO_OTHERS = {
+    "pg_monitor may DELETE leaf": "GRANT DELETE ON leaf TO {}",
+    "may UPDATE leaf.actor": "GRANT UPDATE (actor) ON leaf TO {}",
+    "may CREATE cloister": "GRANT CREATE ON SCHEMA cloister TO {}",
+    "may EXECUTE refuse_change": "GRANT EXECUTE ON FUNCTION refuse_change TO {}",
+    "everybody may EXECUTE sweep_pruned": "GRANT EXECUTE ON FUNCTION sweep_pruned TO PUBLIC",
+    "everybody may SELECT leaf": "GRANT SELECT ON leaf TO PUBLIC",
+}
+
+
+@pytest.mark.parametrize("said", TO_OTHERS)
+def test_a_right_that_a_third_role_was_given_is_found(database: LogDatabase, said: str):
+    """It can undo the log although the appliance's own roles cannot; by the writer's opening and by who verifies."""
+    in_log(database, TO_OTHERS[said].format("pg_monitor"))
+    with pytest.raises(AuditCorrupt, match=said):
         opened(database)
+    assert any(said in finding.what for finding in verify_log(database.reader, [SIGNER.verifier], PAIRING).findings)
+
+
+def test_who_may_only_read_is_nobody_s_concern(database: LogDatabase):
+    """A second reader's role, for an auditor or a backup."""
+    in_log(database, "GRANT USAGE ON SCHEMA cloister TO pg_monitor", "GRANT SELECT ON leaf TO pg_monitor")
+    opened(database).close()
+    assert verify_log(database.reader, [SIGNER.verifier], PAIRING).ok
 
 
 def test_a_reader_that_may_write_is_refused(database: LogDatabase):
