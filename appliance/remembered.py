@@ -8,6 +8,7 @@ named in the operator's log.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import structlog
@@ -54,10 +55,20 @@ def require_approval_not_older(reader: AuditReader, folder: Path, model: str, se
     Raises:
         StateCorrupt: names the approvals' folder.
     """
-    loaded = (entry.leaf.event.facts for entry in entries_of(reader, Kind.MODEL_LOADED, newest=True))
-    facts = next((facts for facts in loaded if facts.get("model") == model), None)
-    if facts is not None:
-        _require_not_older(folder, f"approval of {model}", seq, facts.get("approval_seq"))
+    _require_not_older(folder, f"approval of {model}", seq, newest_approvals(reader).get(model))
+
+
+def newest_approvals(reader: AuditReader) -> dict[str, int]:
+    """Give the newest approval's number of every model that was ever loaded; a pruning carries them on in its leaf."""
+    newest: dict[str, int] = {}
+    for entry in (*entries_of(reader, Kind.MODEL_LOADED), *entries_of(reader, Kind.LOG_PRUNED)):
+        facts = entry.leaf.event.facts
+        carried = facts.get("approvals")
+        said = carried if isinstance(carried, Mapping) else {str(facts.get("model")): facts.get("approval_seq")}
+        for model, seq in said.items():
+            if isinstance(seq, int):
+                newest[model] = max(seq, newest.get(model, seq))
+    return newest
 
 
 def _require_not_older(folder: Path, what: str, seq: int, remembered: JsonValue) -> None:

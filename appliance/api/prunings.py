@@ -30,6 +30,7 @@ from appliance.keeping.pruning import (
     check_export,
     may_prune,
 )
+from appliance.remembered import newest_approvals
 from appliance.state.layout import StateLayout
 from appliance.state.log_keys import own_verifiers
 from appliance.two_person import TwoPersonAct, approval_facts, approving, propose, refused
@@ -78,6 +79,8 @@ async def approve_pruning(call: Call) -> Response:
         ask = PruneAsk(Pruned(str(terms.get("prune"))), below)
         await _require_prunable(call, ask, str(terms.get("export")), str(terms.get("export_digest")))
         facts = {"key_id": call.principal.key_id, "source": call.source, **approval_facts(proposal)}
+        if ask.what is Pruned.LEAF:  # what a start compares itself with outlives the entries that said it
+            facts["approvals"] = dict(await call.appliance.read_log(newest_approvals))
         floor = Floor(ask.what, ask.below)
         trail = call.appliance.trail
         call.receipts.append(await trail.prune(PRUNE.approved, call.principal, proposal.act_id, facts, floor))

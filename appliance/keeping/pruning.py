@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from appliance.audit_trail import PAIRING, Kind
+from appliance.keeping.erasure import open_erasures
 from appliance.keeping.holds import Hold, living_holds, named
 from appliance.keeping.leaves import entries_of
 from appliance.keeping.retention import DAY_US
@@ -165,7 +166,8 @@ def _needed(reader: AuditReader, key_lives: Callable[[str], bool]) -> Iterator[i
     for revoked in entries_of(reader, Kind.KEY_REVOKED):
         if key_lives(revoked.leaf.event.subject):
             yield revoked.index
-            return
+            break
+    yield from (erasure.index for erasure in open_erasures(reader))
 
 
 def check_export(reader: AuditReader, folder: Path, verifiers: Sequence[LogVerifier]) -> ExportCheck:

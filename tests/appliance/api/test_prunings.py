@@ -10,11 +10,13 @@ import pytest
 from perimeter_bench import PerimeterBench
 from walk_bench import SIGNER, Fault
 
-from appliance.audit_trail import Kind
+from appliance.audit_trail import SYSTEM, Kind
 from appliance.identity.principal import Principal
 from appliance.keeping.pruning import export_digest
 from appliance.keeping.retention_profiles import RetentionFloor
+from appliance.remembered import require_approval_not_older
 from appliance.settings import Settings
+from appliance.state.errors import StateCorrupt
 from audit.errors import EntryPruned
 from audit.export import export_log
 from audit.reader import EntryFilter
@@ -218,6 +220,35 @@ async def test_what_the_next_start_compares_itself_with_stays(make):
     bench = make()
     async with bench.client("operator") as client:
         await client.post(f"/keys/{bench.key_ids['developer']}/revoke")
+    await fill(bench, 300)
+    answer = await post(bench, "/audit/prunings", {"what": "leaf", "below": 256, **exported(bench)})
+    assert code(answer) == (409, "still_needed")
+
+
+async def test_the_approval_of_a_model_that_was_replaced_is_remembered_after_two_prunings(make, tmp_path: Path):
+    """Its older approval, put back beside its folder, is refused as it was before."""
+    bench = make()
+    trail = bench.walk_bench.trail
+    for seq in (4, 5):
+        await trail.append(Kind.MODEL_LOADED, SYSTEM, "ab" * 32, {"model": "retired", "approval_seq": seq})
+    for below in (256, 768):
+        await fill(bench, 400)
+        await trail.append(Kind.MODEL_LOADED, SYSTEM, "cd" * 32, {"model": "current", "approval_seq": 9})
+        ask = {"what": "leaf", "below": below, **exported(bench, f"e{below}")}
+        proposal = (await post(bench, "/audit/prunings", ask)).json()["proposal"]
+        assert (await post(bench, f"/audit/prunings/{proposal}/approve", role="privacy")).status_code == 200
+    with pytest.raises(EntryPruned):
+        bench.reader.entry(700)
+    require_approval_not_older(bench.reader, tmp_path, "retired", 5)
+    with pytest.raises(StateCorrupt, match="number 5 was in force"):
+        require_approval_not_older(bench.reader, tmp_path, "retired", 4)
+
+
+async def test_an_erasure_that_is_not_done_is_not_forgotten(make):
+    """A start must still find it, to finish it."""
+    bench = make()
+    facts = {"key_ids": ["k1"], "reason": "x", "subject_tenant": "plant-1"}
+    await bench.walk_bench.trail.append(Kind.SUBJECT_ERASING, SYSTEM, "alice", facts)
     await fill(bench, 300)
     answer = await post(bench, "/audit/prunings", {"what": "leaf", "below": 256, **exported(bench)})
     assert code(answer) == (409, "still_needed")
