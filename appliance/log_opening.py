@@ -113,7 +113,7 @@ async def open_log(
     size_before = writer.head.size
     closing.push_async_callback(asyncio.to_thread, writer.close)
     keyring = closing.enter_context(SubjectKeyring(state.layout.subject_keys_db, state.kek))
-    reader = closing.enter_context(AuditReader(places.reader))
+    reader = closing.enter_context(AuditReader(places.reader, writer.verifiers))
 
     def is_away() -> bool:
         return door.stands(LOG_AWAY_OBSTACLE.code)

@@ -166,12 +166,15 @@ def steps_of(reader: AuditReader, act: TwoPersonAct, index: int) -> tuple[Entry,
 
     Raises:
         EntryNotFound: no proposal of this kind of act stands there.
+        AuditCorrupt: a leaf of it is not one that this log signed: whoever masters the database is no second person.
     """
     proposed = reader.entry(index)
     if proposed.leaf.event.kind != act.proposed.value:
         raise EntryNotFound(f"entry {index} is no {act.proposed.value}")
     later = reader.entries(EntryFilter(subject=proposed.leaf.event.subject), after=index, limit=MAX_STEPS)
-    return (proposed, *later.entries)
+    steps = (proposed, *later.entries)
+    reader.require_proven(*steps)
+    return steps
 
 
 def latest_us(reader: AuditReader, index: int, valid_for_s: int, clock_us: int) -> int:

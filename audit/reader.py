@@ -3,6 +3,9 @@
 Own connections, read-only by the database's own word (`mode=ro`, `query_only`).  Each call reads one consistent state.
 Entries come from their bytes, never from the columns that found them; bytes that do not have their stored hash are
 refused with `AuditCorrupt` rather than shown.  Recording *that* someone read is the caller's duty.
+
+Whoever masters the database can exchange a leaf together with its hash.  What reads to show need not mind: the verifier
+finds it.  What reads to act does: `require_proven` holds entries against the signed head first.
 """
 
 from __future__ import annotations
@@ -16,13 +19,13 @@ from sqlalchemy import Connection, exists, select
 from sqlalchemy.exc import NoResultFound
 
 from audit.beside import describe, described_contents
-from audit.checkpoint import Checkpoint
+from audit.checkpoint import Checkpoint, LogVerifier, open_checkpoint
 from audit.entry import Entry, read_entry
-from audit.errors import AuditCorrupt, AuditRefused, EntryNotFound, EntryPruned
+from audit.errors import AuditCorrupt, AuditRefused, EntryNotFound, EntryPruned, ProofRefused
 from audit.event import SealedContent
 from audit.location import LogLocation
 from audit.measure import LogMeasure, measure_log
-from audit.merkle import consistency_proof, growth_coordinates, inclusion_proof
+from audit.merkle import consistency_proof, growth_coordinates, inclusion_proof, verify_inclusion
 from audit.migrating import require_revision
 from audit.pairing import Pairing
 from audit.proof import EntryProof
@@ -97,8 +100,15 @@ class OpenSubject:
 class AuditReader:
     """Reads one log; safe to use from several threads."""
 
-    def __init__(self, location: LogLocation) -> None:
+    def __init__(self, location: LogLocation, verifiers: Sequence[LogVerifier] = ()) -> None:
+        """Open the log.
+
+        Args:
+            location: where it is.
+            verifiers: the log's public keys; without them nothing can be proven (`require_proven`).
+        """
         self._location = location
+        self._verifiers = tuple(verifiers)
         self._engine = open_engine(location, read_only=True)
         self._time_map = TimeMap()
         try:
@@ -241,6 +251,28 @@ class AuditReader:
             _require_not_pruned(connection, index)
             path = inclusion_proof(_Nodes(connection), index, signed.checkpoint.size)
         return EntryProof(index, tuple(path), signed.note)
+
+    def require_proven(self, *entries: Entry) -> None:
+        """Refuse entries that are not leaves of the tree whose head the log's key signed.
+
+        Raises:
+            AuditCorrupt: an entry was exchanged, with its hash, since it was written; or no key is known here.
+        """
+        if not entries:
+            return
+        with snapshot(self._engine, self._location) as connection:
+            try:
+                head = open_checkpoint(_newest(connection).note, self._verifiers)
+            except ProofRefused as error:
+                raise AuditCorrupt(None, f"the newest checkpoint: {error.what}", hint=error.hint) from error
+            nodes = _Nodes(connection)
+            for entry in entries:
+                _require_not_pruned(connection, entry.index)
+                try:
+                    path = inclusion_proof(nodes, entry.index, head.size)
+                    verify_inclusion(entry.leaf_hash, entry.index, head.size, path, head.root)
+                except ProofRefused as error:
+                    raise AuditCorrupt(entry.index, f"it is not what was signed here: {error.what}") from error
 
     def consistency(self, old_size: int, new_size: int | None = None) -> tuple[bytes, ...]:
         """Prove that the tree of `old_size` is a prefix of the tree of a later signed size, the newest by default."""

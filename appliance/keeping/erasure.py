@@ -102,17 +102,29 @@ def read_situation(reader: AuditReader, person: Person) -> ErasureSituation:
 
 
 def open_erasures(reader: AuditReader) -> tuple[OpenErasure, ...]:
-    """Give every erasure that was decided and has no `subject:erased`."""
+    """Give every erasure that was decided and has no `subject:erased`.
+
+    Raises:
+        audit.errors.AuditCorrupt: the decision is not one that this log signed.
+    """
     done = {index_fact(entry, "erasing_index") for entry in entries_of(reader, Kind.SUBJECT_ERASED)}
-    return tuple(one for one in decided_erasures(reader) if one.index not in done)
+    return tuple(_proven(reader, one) for one in decided_erasures(reader) if one.index not in done)
 
 
 def decided_erasures(reader: AuditReader) -> tuple[OpenErasure, ...]:
     """Give every erasure that was ever decided, oldest first."""
-    return tuple(
-        OpenErasure(entry.index, _person_of(entry), texts_fact(entry, "key_ids"))
-        for entry in entries_of(reader, Kind.SUBJECT_ERASING)
-    )
+    return tuple(map(_decision, entries_of(reader, Kind.SUBJECT_ERASING)))
+
+
+def _decision(entry: Entry) -> OpenErasure:
+    return OpenErasure(entry.index, _person_of(entry), texts_fact(entry, "key_ids"))
+
+
+def _proven(reader: AuditReader, erasure: OpenErasure) -> OpenErasure:
+    """Read a decision once more, as what was signed: on its word keys are destroyed."""
+    entry = reader.entry(erasure.index)
+    reader.require_proven(entry)
+    return _decision(entry)
 
 
 def erasing_facts(person: Person, key_ids: Sequence[str], reason: str) -> dict[str, JsonValue]:
@@ -134,6 +146,7 @@ async def finish_after_restart(trail: AuditTrail, reader: AuditReader, keyring: 
     """Do every decided erasure again: finish what a crash left open, and clean a key file from an older backup.
 
     Raises:
+        audit.errors.AuditCorrupt: a decision that would destroy a key now is not one that this log signed.
         audit.errors.AuditError: not done; the appliance must not serve.
     """
     decided = await asyncio.to_thread(decided_erasures, reader)
@@ -145,8 +158,11 @@ async def finish_after_restart(trail: AuditTrail, reader: AuditReader, keyring: 
     owed.update(await asyncio.to_thread(keyring.living_among, every_key))
     if not owed:  # the usual start writes nothing
         return
+    acted_on = [one for one in decided if one.index in unfinished or owed.intersection(one.key_ids)]
+    proven = [await asyncio.to_thread(_proven, reader, one) for one in acted_on]
+    owed.intersection_update(key_id for one in proven for key_id in one.key_ids)
     revived = set(await asyncio.to_thread(keyring.destroy, owed))
-    for erasure in decided:
+    for erasure in proven:
         if erasure.index in unfinished:
             num_searched = len(revived.intersection(erasure.key_ids))
             why = "finished_at_start"

@@ -111,10 +111,15 @@ def read_hold(entry: Entry) -> Hold:
 
 
 def living_holds(reader: AuditReader) -> tuple[Hold, ...]:
-    """Give every hold that was placed and not released, oldest first."""
-    released = {index_fact(entry, "hold_index") for entry in entries_of(reader, Kind.HOLD_RELEASED)}
-    placed = (read_hold(entry) for entry in entries_of(reader, Kind.HOLD_PLACED))
-    return tuple(hold for hold in placed if hold.index not in released)
+    """Give every hold that was placed and not released, oldest first.
+
+    Raises:
+        audit.errors.AuditCorrupt: one of these entries is not what this log signed.
+    """
+    releases, placings = tuple(entries_of(reader, Kind.HOLD_RELEASED)), tuple(entries_of(reader, Kind.HOLD_PLACED))
+    reader.require_proven(*releases, *placings)
+    released = {index_fact(entry, "hold_index") for entry in releases}
+    return tuple(hold for hold in map(read_hold, placings) if hold.index not in released)
 
 
 def is_known(reader: AuditReader, scope: HoldScope) -> bool:

@@ -75,14 +75,22 @@ def _is_of(approved: RetentionFloor, floor: RetentionFloor) -> bool:
 
 def newest_stated(reader: AuditReader) -> StatedFloor | None:
     """Read the floor that the newest start stated."""
-    entry = next(entries_of(reader, Kind.RETENTION_SET, newest=True), None)
+    entry = _newest(reader, Kind.RETENTION_SET)
     return None if entry is None else StatedFloor(entry.index, _floor(entry))
 
 
 def newest_approved(reader: AuditReader) -> LoweringApproved | None:
     """Read the newest lowering that two people approved."""
-    entry = next(entries_of(reader, Kind.RETENTION_LOWERED, newest=True), None)
+    entry = _newest(reader, Kind.RETENTION_LOWERED)
     return None if entry is None else LoweringApproved(entry.index, _floor(entry))
+
+
+def _newest(reader: AuditReader, kind: Kind) -> Entry | None:
+    """Give the newest entry of a kind, as what was signed."""
+    entry = next(entries_of(reader, kind, newest=True), None)
+    if entry is not None:
+        reader.require_proven(entry)
+    return entry
 
 
 async def state_retention(trail: AuditTrail, reader: AuditReader, names: Iterable[str]) -> RetentionFloor:

@@ -232,7 +232,7 @@ class WalkBench:
         self.path.write_bytes(empty_log())
         self.writer = AuditWriter.open(WriterConfig(self.path, "node", "boot", min_free_bytes=0), [SIGNER])
         self.keyring = SubjectKeyring.create(folder / "subjects.db", bytes(32))
-        self.reader = AuditReader(self.path)
+        self.reader = AuditReader(self.path, [SIGNER.verifier])
         self.sink = FaultySink(self.writer, fail_at, fault)
         self.trail = AuditTrail(self.sink, self.keyring, Clock(), trust="development")
         self.door = AdmissionDoor()

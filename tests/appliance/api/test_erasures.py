@@ -330,7 +330,7 @@ def reopened(bench: PerimeterBench) -> list[str]:
     path, keys = bench.walk_bench.path, bench.appliance.log.keyring._file.path
     bench.close()
     writer = AuditWriter.open(WriterConfig(path, "node", "boot", min_free_bytes=0), [SIGNER])
-    with AuditReader(path) as reader, SubjectKeyring(keys, bytes(32)) as keyring:
+    with AuditReader(path, [SIGNER.verifier]) as reader, SubjectKeyring(keys, bytes(32)) as keyring:
         asyncio.run(finish_after_restart(AuditTrail(writer, keyring, Clock(), trust="development"), reader, keyring))
         assert open_erasures(reader) == ()
         living = keyring.keys_of(key_subject("plant-1", "alice")).living
@@ -419,7 +419,7 @@ def test_an_older_key_file_brings_nobody_back(make_perimeter):
     bench.close()
     keys.write_bytes(backup)
     writer = AuditWriter.open(WriterConfig(path, "node", "boot", min_free_bytes=0), [SIGNER])
-    with AuditReader(path) as reader, SubjectKeyring(keys, bytes(32)) as keyring:
+    with AuditReader(path, [SIGNER.verifier]) as reader, SubjectKeyring(keys, bytes(32)) as keyring:
         trail = AuditTrail(writer, keyring, Clock(), trust="development")
         for _ in range(2):
             asyncio.run(finish_after_restart(trail, reader, keyring))
