@@ -22,7 +22,7 @@ import audit.postgres.schema_check
 import audit.sqlite.engine
 import audit.sqlite.schema_check
 from audit.checkpoint import Checkpoint, LogSigner, sign_checkpoint
-from audit.errors import AuditCorrupt, LogUnusable
+from audit.errors import AuditCorrupt, AuditHalted, LogUnusable
 from audit.event import Pruned
 from audit.faults import naming_file
 from audit.location import LogLocation
@@ -123,13 +123,18 @@ def bulk_insert(connection: Connection, table: Table, rows: Sequence[Sequence[ob
     Each statement that runs gives up the interpreter lock and must win it back; row by row, a busy event loop would
     stretch one commit by as many waits as it has rows.  Sizes are powers of two, so that few texts are compiled, and
     bounded: a statement has at most 32,766 parameters in SQLite, and one gibibyte in PostgreSQL.
+
+    Raises:
+        AuditHalted: a trigger or a rule that is not ours let rows vanish; the caller's transaction must not commit.
     """
     most = _CONTENTS_PER_STATEMENT if table is content_table else _ROWS_PER_STATEMENT
     start = 0
     while start < len(rows):
         num_rows = min(most, 1 << ((len(rows) - start).bit_length() - 1))
         flat = tuple(value for row in rows[start : start + num_rows] for value in row)
-        connection.exec_driver_sql(_insert_text(table, num_rows, connection.dialect.name), flat)
+        inserted = connection.exec_driver_sql(_insert_text(table, num_rows, connection.dialect.name), flat).rowcount
+        if inserted != num_rows:
+            raise AuditHalted(f"the database took {inserted} of {num_rows} rows of {table.name} and reported no error")
         start += num_rows
 
 
