@@ -42,7 +42,10 @@ class PostgresLog:
 
     def __post_init__(self) -> None:
         """Refuse what would be believed silently or must not stand here."""
-        parts = urlsplit(self.conninfo)
+        try:
+            parts = urlsplit(self.conninfo)
+        except ValueError:  # brackets that hold no address; the message would repeat a part of the URL
+            raise LocationRefused("the URL's host is none") from None
         if parts.scheme not in POSTGRES_SCHEMES:
             raise LocationRefused("a PostgreSQL log is named by a URL that begins with postgresql://")
         options = [name for name, _ in parse_qsl(parts.query, keep_blank_values=True)]

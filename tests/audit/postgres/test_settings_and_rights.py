@@ -291,6 +291,8 @@ def test_an_empty_database_is_no_log(postgres_server: PostgresServer):
         "postgresql://host/log?password=secret",
         "postgresql://host/log?options=-csynchronous_commit%3Doff",
         "postgresql://host/",
+        "postgresql://w:secret[@host/log",
+        "postgresql://w@[secret]/log",
         "mysql://host/log",
     ],
 )
