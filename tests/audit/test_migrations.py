@@ -5,12 +5,14 @@ from __future__ import annotations
 import dataclasses
 import sqlite3
 from pathlib import Path
+from typing import Any
 
 import pytest
 from audit_log_builder import PAIRING, PLACE, SIGNER, attacker, event_now, make_event
+from sqlalchemy import Engine, event
 
 from audit.batch import plan_batch
-from audit.errors import AuditCorrupt, SettingRefused
+from audit.errors import AuditCorrupt, LogUnusable, SettingRefused
 from audit.leaf import draft_leaf
 from audit.merkle import EMPTY_EDGE
 from audit.migrating import apply_migrations
@@ -29,7 +31,9 @@ def old_log(tmp_path: Path) -> Path:
     path.touch(0o600)
     engine = unproven_file_engine(path, read_only=False)
     events = [make_event(number) for number in range(3)]
+    events[0] = dataclasses.replace(events[0], facts={**events[0].facts, "policy_ids": "no list"})
     events[1] = dataclasses.replace(events[1], facts={**events[1].facts, "policy_ids": ["p", "q", "p"]})
+    events[2] = dataclasses.replace(events[2], facts={**events[2].facts, "policy_ids": {"p": "no list"}})
     plan = plan_batch(EMPTY_EDGE, [draft_leaf(one, PLACE) for one in events], [SIGNER])
     with engine.begin() as connection:
         apply_migrations(connection, "r0001")
@@ -71,3 +75,26 @@ def test_a_log_whose_head_is_not_proven_is_not_migrated(old_log: Path):
     with pytest.raises(AuditCorrupt):
         open_writer(old_log)
     assert sqlite3.connect(old_log).execute("SELECT version_num FROM alembic_version").fetchone() == ("r0001",)
+
+
+def _fill_disk_at_the_last_statement(*arguments: Any) -> None:
+    """A listener of the library: the file may not grow any more."""
+    _, cursor, statement, *_ = arguments
+    if "pruning_unsigned_only" in statement:
+        cursor.execute("PRAGMA max_page_count = 1")
+        cursor.execute("INSERT INTO content VALUES (9, 'p', 'k', x'00', zeroblob(10000000))")
+
+
+def test_a_step_that_fails_on_the_way_leaves_the_old_log_as_it_was(old_log: Path):
+    """All of it or nothing: the disk is full at the last statement, and once there is room the next start goes on."""
+    before = sqlite3.connect(old_log).execute("SELECT type, name, sql FROM sqlite_master").fetchall()
+    event.listen(Engine, "before_cursor_execute", _fill_disk_at_the_last_statement)
+    try:
+        with pytest.raises(LogUnusable, match="full"):
+            open_writer(old_log)
+    finally:
+        event.remove(Engine, "before_cursor_execute", _fill_disk_at_the_last_statement)
+    assert sqlite3.connect(old_log).execute("SELECT type, name, sql FROM sqlite_master").fetchall() == before
+    assert sqlite3.connect(old_log).execute("SELECT version_num FROM alembic_version").fetchone() == ("r0001",)
+    open_writer(old_log).close()
+    assert verify_log(old_log, [SIGNER.verifier], PAIRING).findings == ()

@@ -61,7 +61,7 @@ BEGIN SELECT RAISE(ABORT, 'a floor only rises, and stands below the entry that r
 _SQLITE_BACKFILL = """INSERT INTO leaf_policy (idx, policy_id)
 SELECT DISTINCT leaf.idx, policy.value
 FROM leaf, json_each(CAST(leaf.leaf_bytes AS TEXT), '$.facts.policy_ids') AS policy
-WHERE policy.type = 'text'"""
+WHERE policy.type = 'text' AND json_type(CAST(leaf.leaf_bytes AS TEXT), '$.facts.policy_ids') = 'array'"""
 
 _FLOOR = "(SELECT coalesce(max(minimum_index), 0) FROM cloister.pruning WHERE what = 'leaf')"
 _HEAD = "(SELECT coalesce(max(size), 0) FROM cloister.checkpoint)"
