@@ -188,17 +188,24 @@ def _open_writer(
     activity: LogActivity,
     note: HaltNote,
 ) -> AuditWriter:
-    loop = asyncio.get_running_loop()
-
     def observe_commit(seconds: float, num_leaves: int) -> None:
         metrics.commit_seconds.observe(seconds)
         metrics.leaves_per_commit.observe(num_leaves)
         activity.committed(seconds, num_leaves)
 
+    shut, shut_for_now, clear = (
+        _from_any_thread(act)  # the writer's thread may outlive this loop
+        for act in (
+            lambda: door.shut(LOG_OBSTACLE),
+            lambda: door.shut(LOG_AWAY_OBSTACLE),
+            lambda: door.clear(LOG_AWAY_OBSTACLE.code),
+        )
+    )
+
     def on_halt(reason: str) -> None:
         LOG.error("log_halted", reason=reason)
-        loop.call_soon_threadsafe(door.clear, LOG_AWAY_OBSTACLE.code)  # it will not come back by itself
-        loop.call_soon_threadsafe(door.shut, LOG_OBSTACLE)
+        clear()  # it will not come back by itself
+        shut()
         try:
             note.write(Halt(reason, time.time_ns() // 1_000))
         except OSError as failure:
@@ -207,10 +214,10 @@ def _open_writer(
     def on_interruption(reason: str | None) -> None:
         if reason is None:
             LOG.warning("log_database_back")
-            loop.call_soon_threadsafe(door.clear, LOG_AWAY_OBSTACLE.code)
+            clear()
         else:
             LOG.error("log_database_away", reason=reason)
-            loop.call_soon_threadsafe(door.shut, LOG_AWAY_OBSTACLE)
+            shut_for_now()
 
     config = WriterConfig(
         path=location,

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+from audit_log_builder import SIGNER, event_now
 from walk_bench import WalkBench
 
+from appliance.admission import AdmissionDoor
 from appliance.audit_trail import SYSTEM, Kind
 from appliance.capacity_watch import PACE_S, CapacityWatch
 from appliance.cli.audit.status import status_text
@@ -17,9 +22,14 @@ from appliance.clock_state import STATES, ClockState, ClockWatch, read_clock_sta
 from appliance.clock_watch import ClockChanges
 from appliance.halt_note import NOTE_BYTES, Halt, HaltNote, record_last_halt
 from appliance.log_activity import LogActivity
+from appliance.log_opening import _open_writer
 from appliance.log_status import Condition, leaves_per_request, measure_condition
+from appliance.metrics import ServingMetrics
+from audit.errors import AuditHalted
 from audit.forecast import Forecast
 from audit.reader import EntryFilter
+from audit.store import create_log
+from audit.writer import AuditWriter
 
 STATUS = {
     "origin": "log",
@@ -219,6 +229,28 @@ def test_the_note_needs_no_room_when_it_is_written(tmp_path: Path) -> None:
     halt = note.read()
     assert halt is not None
     assert (halt.reason, halt.at_us) == ("é" * 512, HALT.at_us)
+
+
+def test_a_halt_is_noted_although_nobody_s_event_loop_is_left(tmp_path: Path) -> None:
+    """The writer's thread may outlive the loop that opened it."""
+    path = tmp_path / "audit.db"
+    create_log(path, [SIGNER])
+    note = HaltNote(tmp_path / "halted.json")
+    note.prepare()
+    state: Any = SimpleNamespace(log_signer=SIGNER, log_keys=SimpleNamespace(signers=[SIGNER], earlier=[]))
+    settings: Any = SimpleNamespace(min_free_bytes=0, log_patience_s=1.0)
+
+    async def opened() -> AuditWriter:
+        return _open_writer(path, settings, state, AdmissionDoor(), ServingMetrics("m"), LogActivity(), note)
+
+    writer = asyncio.run(opened())
+    path.rename(tmp_path / "elsewhere.db")
+    with pytest.raises(AuditHalted):
+        writer.submit(event_now(0)).result()
+    writer.close()
+    halt = note.read()
+    assert halt is not None
+    assert "was removed" in halt.reason
 
 
 @pytest.mark.parametrize("text", ["x", "[]", "{}", '{"reason": 1, "at_us": 1}', '{"reason": "x", "at_us": -1}'])
