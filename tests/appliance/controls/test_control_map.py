@@ -111,3 +111,10 @@ def test_the_command_shows_the_list_and_one_row():
     assert json.loads(run(app, ["controls", "nist-au-8", "--json"]).output)["reports"] == ["R7"]
     assert json.loads(run(app, ["controls", "--json"]).output)["version"] == RAW["version"]
     assert run(app, ["controls", "nist-au-99"]).exit_code == 2
+
+
+def test_a_failing_log_and_clock_are_said_by_the_kinds_that_record_them():
+    """The rows that ask for it name them, so that a search for the row finds them."""
+    kinds = {row["id"]: set(row["kinds"]) for row in RAW["controls"]}
+    assert {"log:filling", "log:halted"} <= kinds["nist-au-4-5"]
+    assert "clock:changed" in kinds["nist-au-8"]
