@@ -66,8 +66,10 @@ async def erase_subject(call: Call) -> Response:
 async def _erase(call: Call, person: Person, reason: str) -> int:
     """Give the index of the leaf that says that this person is erased."""
     async with call.appliance.one_act_at_a_time:
-        await _finish_what_was_decided(call, person)
-        match await _judge(call, person):
+        verdict = await _judge(call, person)
+        if not isinstance(verdict, Held) and await _finish_what_was_decided(call, person):
+            verdict = await _judge(call, person)
+        match verdict:
             case MayErase(key_ids):
                 await call.record(Kind.SUBJECT_ERASING, person.id, erasing_facts(person, key_ids, reason))
                 return await _finish(call, OpenErasure(call.receipts[-1].index, person, key_ids))
@@ -95,10 +97,12 @@ async def _judge(call: Call, person: Person) -> Verdict:
     return may_erase(keys, await call.appliance.read_log(lambda reader: read_situation(reader, person)))
 
 
-async def _finish_what_was_decided(call: Call, person: Person) -> None:
-    for erasure in await call.appliance.read_log(open_erasures):
-        if erasure.person == person:
-            await _finish(call, erasure)
+async def _finish_what_was_decided(call: Call, person: Person) -> bool:
+    """Tell whether there was any."""
+    theirs = [one for one in await call.appliance.read_log(open_erasures) if one.person == person]
+    for erasure in theirs:
+        await _finish(call, erasure)
+    return bool(theirs)
 
 
 async def _finish(call: Call, erasure: OpenErasure) -> int:

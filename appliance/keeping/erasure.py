@@ -8,6 +8,9 @@ Order, and what a crash leaves behind:
 So no erasure is without its record, and no record of a finished erasure without the erasure.  A key file from a backup
 that still has a key of an erased person is cleaned at the next start, and that is recorded too.
 
+A hold that was placed after the decision and before the keys were destroyed beats it: it stays open, and R13 names it,
+until the hold is released and somebody asks again, or the appliance starts.
+
 A request of that person that is under way ends with its record; what it said is neither committed to nor sealed, since
 the key it began under is gone, and no new key is made for it (`recorder`).  A person who comes back gets a new key.
 
@@ -153,6 +156,8 @@ async def finish_after_restart(trail: AuditTrail, reader: AuditReader, keyring: 
     if not decided:
         return
     unfinished = {erasure.index for erasure in await asyncio.to_thread(open_erasures, reader)}
+    held = [one for one in decided if one.index in unfinished and await _is_held(reader, keyring, one)]
+    decided = tuple(one for one in decided if one not in held)
     every_key = [key_id for erasure in decided for key_id in erasure.key_ids]
     owed = {key_id for erasure in decided if erasure.index in unfinished for key_id in erasure.key_ids}
     owed.update(await asyncio.to_thread(keyring.living_among, every_key))
@@ -174,6 +179,16 @@ async def finish_after_restart(trail: AuditTrail, reader: AuditReader, keyring: 
                 remedy="subject_keys.db was older than the log; find out who restored it, and destroy that copy",
             )
             await _record_done(trail, SYSTEM, erasure, again, num_searched=len(again), why="older_key_file")
+
+
+async def _is_held(reader: AuditReader, keyring: SubjectKeyring, erasure: OpenErasure) -> bool:
+    """Whether a hold came before the keys were destroyed; what is destroyed, nobody can hold."""
+    if not await asyncio.to_thread(keyring.living_among, erasure.key_ids):
+        return False
+    situation = await asyncio.to_thread(read_situation, reader, erasure.person)
+    if situation.holds:
+        LOG.warning("erasure_held", erasing_index=erasure.index, held_by=[hold.index for hold in situation.holds])
+    return bool(situation.holds)
 
 
 async def _record_done(

@@ -325,14 +325,14 @@ async def test_what_is_no_proposal_of_this_kind_is_approved_by_nobody(make_perim
 # Crash pairs: each of the two records fails, not persisted or persisted; then the log is opened again
 
 
-def reopened(bench: PerimeterBench) -> list[str]:
+def reopened(bench: PerimeterBench, *, stays_open: bool = False) -> list[str]:
     """Close everything, open it as a start does, finish what was decided; give the kinds of the erasure."""
     path, keys = bench.walk_bench.path, bench.appliance.log.keyring._file.path
     bench.close()
     writer = AuditWriter.open(WriterConfig(path, "node", "boot", min_free_bytes=0), [SIGNER])
     with AuditReader(path, [SIGNER.verifier]) as reader, SubjectKeyring(keys, bytes(32)) as keyring:
         asyncio.run(finish_after_restart(AuditTrail(writer, keyring, Clock(), trust="development"), reader, keyring))
-        assert open_erasures(reader) == ()
+        assert bool(open_erasures(reader)) == stays_open
         living = keyring.keys_of(key_subject("plant-1", "alice")).living
         found = [entry.leaf.event.kind for entry in reader.entries(limit=1000).entries]
     writer.close()
@@ -400,6 +400,25 @@ async def test_a_file_that_refuses_is_owed_and_asking_again_finishes_it(make_per
     raw.execute("PRAGMA query_only=OFF")
     assert (await post(bench, "/audit/erasures", ERASE)).status_code == 200
     assert kinds(bench, "subject:erasing", "subject:erased") == ["subject:erasing", "subject:erased"]
+
+
+def test_a_hold_beats_an_erasure_that_is_decided_and_not_done(make_perimeter):
+    """Asked again or started again, the key lives as long as the hold."""
+    bench = make_perimeter()
+    keyring = bench.appliance.log.keyring
+
+    async def run() -> str:
+        await has_asked(bench)
+        with keyring._file._engine.connect() as connection:
+            raw = connection.connection.dbapi_connection
+        raw.execute("PRAGMA query_only=ON")
+        assert (await post(bench, "/audit/erasures", ERASE)).status_code == 503
+        raw.execute("PRAGMA query_only=OFF")
+        await held(bench, subject="alice")
+        return (await post(bench, "/audit/erasures", ERASE)).json()["error"]["code"]
+
+    assert asyncio.run(run()) == "under_hold"
+    assert reopened(bench, stays_open=True) == ["subject:erasing"]
 
 
 def test_an_older_key_file_brings_nobody_back(make_perimeter):
