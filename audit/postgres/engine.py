@@ -38,6 +38,13 @@ _SESSION: tuple[tuple[str, str], ...] = (
     ("synchronous_commit", "on"),
     ("TimeZone", "UTC"),
 )
+_SERVER_SIDE_KEEPALIVES = (
+    ("tcp_keepalives_idle", "4"),
+    ("tcp_keepalives_interval", "2"),
+    ("tcp_keepalives_count", "3"),
+)
+"""So that a server from which the network cut us off ends that session, and with it the lock, while we still wait to
+come back: by itself it would hold it for two hours.  Not read back: over a local socket they are always 0."""
 _SERVER: tuple[tuple[str, str], ...] = (
     ("fsync", "on"),
     ("full_page_writes", "on"),
@@ -128,7 +135,7 @@ def _prove(connection: psycopg.Connection[Any], log: PostgresLog, part: Part) ->
         ("default_transaction_read_only", read_only),
         ("statement_timeout", statement_timeout),
     )
-    for name, value in session:
+    for name, value in (*session, *_SERVER_SIDE_KEEPALIVES):
         connection.execute("SELECT set_config(%s, %s, false)", (name, value))
     connection.commit()  # what a transaction begins with is set from the next one on
     for name, value in (*session, *_SERVER, ("transaction_read_only", read_only)):

@@ -77,6 +77,15 @@ def test_what_durability_rests_on_holds_in_the_session_whatever_the_role_was_giv
     engine.dispose()
 
 
+def test_the_server_is_told_to_notice_soon_that_nobody_is_there(database: LogDatabase):
+    """Otherwise a session that the network cut off would hold the lock longer than anybody waits."""
+    engine = open_engine(database.writer, read_only=False)
+    with engine.begin() as connection:
+        query = "SELECT source FROM pg_settings WHERE name LIKE 'tcp_keepalives_%%'"
+        assert connection.exec_driver_sql(query).scalars().all() == ["session"] * 3
+    engine.dispose()
+
+
 EXCESS = {
     "writer may update": f"GRANT UPDATE ON leaf TO {WRITER}",
     "writer may delete": f"GRANT DELETE ON checkpoint TO {WRITER}",
