@@ -44,6 +44,7 @@ class MatrixBench(PerimeterBench):
         state, exports = folder / "state", folder / "exports"
         (state / "log").mkdir(parents=True)
         (state / "log" / "verifier.vkey").write_text(SIGNER.verifier.vkey + "\n")
+        (state / "log" / "verifier.vkey").chmod(0o600)
         exports.mkdir()
         super().__init__(folder, settings=settings.model_copy(update={"state_dir": state, "export_dir": exports}))
         self.sink = self.walk_bench.sink
