@@ -20,7 +20,7 @@ from audit.location import LogLocation
 from audit.pairing import Pairing
 from audit.report import Finding, Place, Report
 from audit.verification.database import verify_database
-from audit.verification.pack import verify_pack
+from audit.verification.pack import special_files, verify_pack
 from audit.verification.witnessed import Quorum, newest_witnessed
 
 DEFAULT_CLOCK_LIMIT_US = 5_000_000
@@ -56,7 +56,7 @@ def verify_log(
     known = [*(Anchor(note, "") for note in known_notes), *anchors]
     if isinstance(source, Path) and source.is_dir():
         report = verify_pack(source, verifiers, pairing, anchors=known, clock_limit_us=clock_limit_us)
-        if is_evidence(source):
+        if is_evidence(source) and not special_files(source):
             from audit.evidence.check import check_evidence  # noqa: PLC0415 - typed columns need a large library
 
             report = check_evidence(source, verifiers, report)

@@ -77,6 +77,8 @@ def check_seal(folder: Path, verifiers: Sequence[LogVerifier], findings: Finding
     except (ProofRefused, UnicodeDecodeError) as error:
         findings.add(Place.SEAL, None, str(error), where=INDEX_NAME)
         return None
+    if index.origin != later.origin:
+        findings.add(Place.SEAL, None, f"it is the index of another log, {index.origin!r}", where=INDEX_NAME)
     try:
         log = TileLog(folder / LOG_FOLDER, verifiers)
         if (log.head.size, log.head.root.hex(), log.minimum_index) != (

@@ -93,6 +93,8 @@ class LeafChecks:
             ):
                 why = "a second end" if mark in self._ended else "an end without an opening"
                 self._findings.add(Place.STATE, index, f"{kind} is {why} of {subject}")
+            else:
+                self._ended.add(mark)  # it began below the floor, or where nothing was seen; it ends once all the same
 
     def _opened_below_floor(self, leaf: Leaf, pairing: Pairing) -> bool:
         opened_at = leaf.event.facts.get(pairing.opening_index_fact or "")

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
-from audit_log_builder import event_now
+from audit_log_builder import build_log, event_now, make_event
 from evidence_packs import PAIRING, SIGNER, build_mixed_log, make_pack
 from two_verifiers import STANDALONE, judge
 
 from audit.event import Floor, Pruned
 from audit.evidence.index import PackIndex
+from audit.evidence.tile_log import TileLog
+from audit.export import export_log
 from audit.reader import AuditReader
 from audit.verify import verify_log
 from audit.writer import AuditWriter, WriterConfig
@@ -52,6 +56,41 @@ def test_a_kept_head_below_within_or_above_is_no_fault(pruned: Path, size: int) 
     """One below the floor cannot be compared to the end, and is not called a fork."""
     note = (pruned / f"kept-{size}").read_text()
     assert judge(pruned / "pack", SIGNER.verifier, [note]).passed == (True, True)
+
+
+def test_a_kept_head_that_cannot_be_compared_is_said(pruned: Path) -> None:
+    """Nobody takes a pass for a comparison with a head that lies within the pruned blocks."""
+    (pruned / "auditor.vkey").write_text(SIGNER.verifier.vkey)
+    for size, is_said in ((16, True), (512, False), (688, False)):
+        command = [sys.executable, "-I", "-S", str(pruned / "pack/verify.py"), str(pruned / "pack")]
+        options = ["--key", str(pruned / "auditor.vkey"), "--checkpoint", str(pruned / f"kept-{size}")]
+        done = subprocess.run([*command, *options], capture_output=True, text=True, check=True)
+        assert ("lies among pruned ones: its root was not compared" in done.stdout) is is_said
+        assert done.stdout.endswith("PASS\n")
+
+
+@pytest.mark.parametrize("ended_at", [514, 600])
+def test_a_second_end_of_what_began_among_pruned_entries_is_found(tmp_path: Path, ended_at: int) -> None:
+    """Its beginning is out of sight, and that it began once does not let it end twice."""
+    lines = [make_event(index, "log:read", f"read-{index}") for index in range(NUM_LEAVES)]
+    for index in (513, ended_at):
+        facts = {"admitted_index": 7, "outcome": "completed"}
+        lines[index] = make_event(index, "request:completed", "r7", **facts)
+    lines[7] = make_event(7, "request:admitted", "r7")
+    build_log(tmp_path / "audit.db", lines, [NUM_LEAVES])
+    act = dataclasses.replace(event_now(0, "log:pruned", "log"), facts={"by": "two people"})
+    writer = AuditWriter.open(WriterConfig(tmp_path / "audit.db", "node-1", "boot-3", min_free_bytes=0), [SIGNER])
+    try:
+        asyncio.run(writer.prune(act, Floor(Pruned.LEAF, 512)))
+    finally:
+        writer.close()
+    export_log(tmp_path / "audit.db", tmp_path / "export", SIGNER.verifier)
+    [finding] = verify_log(tmp_path / "export", [SIGNER.verifier], PAIRING).findings
+    assert finding.index == ended_at
+    history = STANDALONE.History()
+    leaves = enumerate(TileLog(tmp_path / "export" / "tlog", [SIGNER.verifier]).leaves())
+    found = [at for _, (at, leaf) in leaves for _ in history.faults(at, STANDALONE.decode_leaf(leaf), 512)]
+    assert found == [ended_at]
 
 
 def test_entries_that_are_gone_without_an_act_are_missing(tmp_path: Path) -> None:
