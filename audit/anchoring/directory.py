@@ -82,7 +82,8 @@ class DirectorySink:
 
 @contextmanager
 def _opened(path: Path | str, above: int | None) -> Iterator[int]:
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=above)
+    inside = 0 if above is None else os.O_NOFOLLOW  # the medium may be named by a link; nothing on it may lead off it
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | inside, dir_fd=above)
     try:
         yield descriptor
     finally:

@@ -19,7 +19,7 @@ _MAX_NOTE_BYTES = 2**17
 _LINES_AT_ONCE_BYTES = 2**22
 _MAX_NEWEST = 2_048
 _MAX_SPREAD = 2_048
-"""Of an older head every n-th is taken, so that a year of minutes is read in seconds."""
+"""Of the older heads in a folder every n-th is taken, so that a year of minutes is read in seconds."""
 _EXPORTED = "checkpoint"
 _SHOWN_REFUSALS = 5
 
@@ -54,7 +54,7 @@ def read_anchors(place: Path, verifiers: Sequence[LogVerifier]) -> Anchors:
         return _sorted(place, _in_file(place), verifiers, left_out=0)
     files = sorted(_checkpoint_files(place), key=_size_in_name)
     taken = _spread(files)
-    texts = ((path.read_bytes()[: _MAX_NOTE_BYTES + 1].decode(errors="replace"), str(path)) for path in taken)
+    texts = ((_start_of(path).decode(errors="replace"), str(path)) for path in taken)
     return _sorted(place, texts, verifiers, left_out=len(files) - len(taken))
 
 
@@ -118,10 +118,22 @@ def _size_in_name(path: Path) -> tuple[int, str]:
     return (int(stem), str(path)) if stem.isascii() and stem.isdigit() and len(stem) < 20 else (1 << 63, str(path))  # noqa: PLR2004 - digits of 2**63
 
 
+def _start_of(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(_MAX_NOTE_BYTES + 1)
+
+
 def _spread(files: Sequence[Path]) -> list[Path]:
-    older, newest = files[:-_MAX_NEWEST], files[-_MAX_NEWEST:]
-    step = -(-len(older) // _MAX_SPREAD) or 1
-    return [*older[::step], *newest]
+    """Choose, folder by folder: a medium holds several logs, and the larger one's heads must not hide ours."""
+    folders: dict[Path, list[Path]] = {}
+    for path in files:
+        folders.setdefault(path.parent, []).append(path)
+    taken: list[Path] = []
+    for kept in folders.values():
+        older, newest = kept[:-_MAX_NEWEST], kept[-_MAX_NEWEST:]
+        step = -(-len(older) // _MAX_SPREAD) or 1
+        taken += [*older[::step], *newest]
+    return taken
 
 
 def heads_of(anchors: Sequence[Anchor], verifiers: Sequence[LogVerifier]) -> list[tuple[Checkpoint, Anchor]]:

@@ -4,8 +4,9 @@ State: one file per log, the note that was cosigned last, with our cosignature u
 a file that was altered or belongs to another key is refused and never taken for "nothing cosigned yet".
 
 Promise: of two heads that do not extend one another only one is ever cosigned; the new head is flushed before its
-cosignature exists; check and change happen under one lock, across processes too; no time is given that is earlier than
-the last one.  A head that the log's own key signed and that does not extend the last one is kept as evidence.
+cosignature is told to anybody; check and change happen under one lock, across processes too; no time is given that is
+earlier than the last one.  A head that the log's own key signed and that does not extend the last one is kept as
+evidence.
 """
 
 from __future__ import annotations
@@ -110,7 +111,8 @@ class Witness:
         """Take the body of a request and cosign its head.
 
         1. parse; 2. the origin is known; 3. its key signed the head; 4. the old size is not beyond the head; 5. the old
-        size is where we are; 6. the proof leads from there to the head; 7. the new head is flushed; 8. it is cosigned.
+        size is where we are; 6. the proof leads from there to the head; 7. it is cosigned; 8. head
+        and cosignature are flushed together, and only then is the cosignature told.
 
         Raises:
             WitnessRefused: nothing was cosigned.

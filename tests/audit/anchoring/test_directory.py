@@ -66,6 +66,24 @@ def test_an_absent_medium_is_a_fault_and_nothing_is_made_in_its_place(tmp_path: 
     assert list(medium.iterdir()) == []
 
 
+@pytest.mark.parametrize("kept_there", [False, True], ids=["absent", "a folder"])
+def test_a_link_on_the_medium_leads_nowhere(medium: Path, tmp_path: Path, kept_there: bool) -> None:
+    """Whoever can write on a medium does not choose where on the disk a head is written."""
+    elsewhere = tmp_path / "elsewhere"
+    if kept_there:
+        elsewhere.mkdir()
+    (medium / NAME).symlink_to(elsewhere)
+    with pytest.raises(AnchorFailed, match=r"Not a directory|Too many levels"):
+        put(medium, TREE, 3)
+    assert not elsewhere.exists() or list(elsewhere.iterdir()) == []
+
+
+def test_a_medium_may_be_named_by_a_link(medium: Path, tmp_path: Path) -> None:
+    """The operator's own way to it is the operator's choice."""
+    (tmp_path / "by-label").symlink_to(medium)
+    assert put(tmp_path / "by-label", TREE, 3) == 3
+
+
 def test_a_log_that_was_rolled_back_is_found_by_the_medium(medium: Path) -> None:
     """It never goes back, in any order, and changes nothing in what it holds."""
     put(medium, TREE, 7)

@@ -164,6 +164,20 @@ def test_rubbish_among_anchors_is_said_and_takes_nothing_from_them(medium: Path,
             read_anchors(only, VERIFIERS)
 
 
+def test_the_heads_of_a_larger_log_hide_none_of_ours(tmp_path: Path) -> None:
+    """One medium, written once, under two logs: what is left out is left out of each log's own folder."""
+    tree = Tree(numbered(3))
+    ours, theirs = tmp_path / "ours", tmp_path / "theirs"
+    ours.mkdir()
+    theirs.mkdir()
+    for size in (1, 2, 3):
+        (ours / f"{size}.checkpoint").write_text(tree.head(size).note)
+    for size in range(4, 4_200):
+        (theirs / f"{size}.checkpoint").touch()
+    read = read_anchors(tmp_path, VERIFIERS)
+    assert [Path(one.source).name for one in read.anchors] == ["1.checkpoint", "2.checkpoint", "3.checkpoint"]
+
+
 def test_a_year_of_anchors_is_read_from_its_newest_and_a_spread_of_the_others(tmp_path: Path) -> None:
     """Bounded work; the newest is always among them, and what was left out is said."""
     note = Tree(numbered(3)).head(3).note
