@@ -73,11 +73,10 @@ class CursorFile:
         }
         draft = self._path.with_name(f"{self._path.name}.new")
         descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-        try:
-            os.write(descriptor, json.dumps(stored).encode())
+        with os.fdopen(descriptor, "wb") as file:  # which writes all of it or raises, also on a disk that fills up
+            file.write(json.dumps(stored).encode())
+            file.flush()
             os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
         draft.replace(self._path)
         folder = os.open(self._path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:

@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
+import resource
+import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -26,6 +29,19 @@ from audit.writer import AuditWriter
 OpenWriter = Callable[..., AuditWriter]
 DESTINATION = Destination.parse("jsonl+file:///copy")
 SOON = ExportPace(max_batch_len=4, first_retry_s=0.001, longest_retry_s=0.001)
+
+
+@contextlib.contextmanager
+def small_files(limit: int) -> Iterator[None]:
+    """Let no file of this process grow beyond a limit: the kernel then takes a part of a write, and refuses more."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
 
 
 class Changed:
@@ -385,3 +401,12 @@ def test_a_log_that_cannot_be_read_is_tried_again(
         exporter = bench.start(sink)
         sink.changed.wait_for(lambda: exporter.status.failure_code == "log_unreadable")
     sink.changed.wait_for(lambda: sink.indexes == [0])
+
+
+def test_a_cursor_that_the_disk_took_in_part_is_not_moved(tmp_path: Path) -> None:
+    """A disk that fills up takes a few bytes first, and only then refuses: the old cursor stands whole."""
+    file = CursorFile(tmp_path / "cursor", destination=DESTINATION.text, log=NAME.origin)
+    file.move(Cursor(4, "ab" * 32))
+    with small_files(60), pytest.raises(OSError, match="File too large"):
+        file.move(Cursor(5, "cd" * 32))
+    assert file.load() == Cursor(4, "ab" * 32)
