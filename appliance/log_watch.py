@@ -62,17 +62,19 @@ class LogWatch:
         for examiner in self._examiners:
             try:
                 await examiner.examine()
-            except (AuditError, OSError) as failure:
+            except Exception as failure:  # noqa: BLE001 - a watch that ended would be a silence that nobody notices
+                is_known = isinstance(failure, (AuditError, OSError))  # a message of a library may hold anything
                 LOG.warning(
                     "not_examined",
                     subject=type(examiner).__name__,
                     error=type(failure).__name__,
-                    reason=str(failure),
+                    reason=str(failure) if is_known else "",
                 )
 
     async def _run(self) -> None:
         while True:
             await self.look()
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._nudged.wait(), self._pace_s)
+                async with asyncio.timeout(self._pace_s):  # `wait_for` loses a cancellation that meets a nudge
+                    await self._nudged.wait()
             self._nudged.clear()

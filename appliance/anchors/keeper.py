@@ -75,15 +75,19 @@ class SinkKeeper:
             return
         try:
             head = await asyncio.to_thread(self._newest)
-        except AuditError as failure:
-            self._failed("anchor_failed", f"the log's head cannot be read: {failure}")
+        except Exception as failure:  # noqa: BLE001 - an anchoring that ended would be a silence that nobody notices
+            said = str(failure) if isinstance(failure, AuditError) else f"{type(failure).__name__}: {failure}"
+            self._failed("anchor_failed", f"the log's head cannot be read: {said}")
             return
         if self.status.code is None and self.status.size == head.checkpoint.size:
             return
         self._pending = asyncio.wrap_future(self._thread.start(head, self._deadline_s))
         self._pending.add_done_callback(_retrieve)
         try:
-            anchored = await asyncio.wait_for(asyncio.shield(self._pending), self._deadline_s + GRACE_S)
+            async with asyncio.timeout(
+                self._deadline_s + GRACE_S
+            ):  # `wait_for` loses a cancellation that meets the end
+                anchored = await asyncio.shield(self._pending)
         except TimeoutError:
             self._failed("anchor_late", f"no answer within {self._deadline_s:g} s")
         except AnchorAhead as failure:

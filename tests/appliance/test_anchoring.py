@@ -113,6 +113,22 @@ async def test_a_sink_that_hangs_holds_up_no_other_and_no_stop(bench: WalkBench)
     hanging.may_end.set()
 
 
+async def test_a_stop_that_meets_the_end_of_an_attempt_is_a_stop(bench: WalkBench) -> None:
+    """Both in one turn of the event loop: the answer does not make the task forget that it was told to end."""
+    sink = Sink("one")
+    sink.may_end.clear()
+    keeper = SinkKeeper(sink, lambda: newest(bench), ENOUGH_S)
+    attempt = asyncio.create_task(keeper.attempt())
+    while (pending := keeper._pending) is None:  # noqa: ASYNC110 - a turn of the loop, not a time
+        await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    pending.add_done_callback(lambda _: attempt.cancel())
+    sink.may_end.set()
+    async with asyncio.timeout(ENOUGH_S):
+        await asyncio.wait({attempt})
+    assert attempt.cancelled()
+
+
 async def test_a_sink_that_hung_is_asked_again_once_it_came_back(bench: WalkBench) -> None:
     """Late once, then sound."""
     sink = Sink("slow")
@@ -143,16 +159,26 @@ async def test_each_way_to_fail_has_its_code(bench: WalkBench, failure: Exceptio
     assert str(failure) in keeper.status.reason
 
 
-async def test_a_head_that_cannot_be_read_is_no_head(bench: WalkBench) -> None:
-    """The sink is not asked, and the status says why."""
+@pytest.mark.parametrize("failure", [AuditCorrupt(None, "damaged"), OSError("damaged"), RuntimeError("damaged")])
+async def test_a_head_that_cannot_be_read_is_no_head(bench: WalkBench, failure: Exception) -> None:
+    """The sink is not asked, the status says why, and once it can be read the anchoring goes on."""
+    sink, turns = Sink("one"), Turns()
+    is_readable = False
 
-    def unreadable() -> SignedHead:
-        raise AuditCorrupt(None, "damaged")
+    def read() -> SignedHead:
+        if not is_readable:
+            raise failure
+        return newest(bench)
 
-    keeper = SinkKeeper(Sink("one"), unreadable, ENOUGH_S)
-    await keeper.attempt()
-    assert "damaged" in keeper.status.reason
-    assert bench.reader.head().checkpoint.size == 0
+    anchoring = Anchoring([sink], read, interval_s=0.001, deadline_s=ENOUGH_S, tell=turns.count)
+    [keeper] = anchoring.keepers
+    anchoring.start()
+    await turns.until(lambda: "damaged" in keeper.status.reason)
+    assert sink.sizes == []
+    is_readable = True
+    await turns.until(lambda: sink.sizes == [0])
+    await asyncio.wait_for(anchoring.finish(), ENOUGH_S)
+    assert keeper.status.code is None
 
 
 async def test_the_log_hears_once_that_a_sink_fails_and_once_that_it_recovered(bench: WalkBench) -> None:

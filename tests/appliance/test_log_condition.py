@@ -24,6 +24,7 @@ from appliance.halt_note import NOTE_BYTES, Halt, HaltNote, record_last_halt
 from appliance.log_activity import LogActivity
 from appliance.log_opening import _open_writer
 from appliance.log_status import Condition, leaves_per_request, measure_condition
+from appliance.log_watch import LogWatch
 from appliance.metrics import ServingMetrics
 from audit.errors import AuditHalted
 from audit.forecast import Forecast
@@ -295,3 +296,28 @@ async def test_the_condition_of_a_real_log(bench: WalkBench) -> None:
     assert condition.measure.num_recent == 4
     assert condition.forecast.bytes_per_leaf == condition.measure.used_bytes / 4
     assert json.dumps(dict(condition.measure.kinds)) == '{"keys:listed": 4}'
+
+
+async def test_a_look_that_breaks_keeps_no_other_away() -> None:
+    """Whatever an examiner raises: the ones behind it are asked, and the next look comes."""
+    asked = asyncio.Event()
+
+    class Breaking:
+        async def examine(self) -> None:
+            """Break."""
+            raise LookupError("a fault of ours")
+
+    class Sound:
+        async def examine(self) -> None:
+            """Look."""
+            asked.set()
+
+    watch = LogWatch(pace_s=60.0)
+    watch.start([Breaking(), Sound()])
+    for _ in range(2):
+        async with asyncio.timeout(60):
+            await asked.wait()
+        asked.clear()
+        watch.nudge()
+    async with asyncio.timeout(60):
+        await watch.close()  # in the very turn of a nudge, which must not make it forget to end
