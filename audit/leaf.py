@@ -27,6 +27,7 @@ MAX_SAFE_INTEGER = 2**53 - 1
 MAX_MONOTONIC_NS = 2**63 - 1
 MAX_DEPTH = 16
 _LEAST_PLAIN_FRACTION = 1e-4
+_EXPONENT = "e-"
 
 _KIND = re.compile(r"[a-z_]+:[a-z_]+")
 _FACT_NAME = re.compile(r"[a-z][a-z0-9_]*")
@@ -243,12 +244,14 @@ def _canonical(value: PlainJson) -> bytes:
     """RFC 8785 bytes, where possible from the standard encoder, which gives the same bytes several times sooner.
 
     Member names are ASCII here, so sorting by code point is sorting by UTF-16 unit; and from 0.0001 up to 2**53 Python
-    writes a fraction as RFC 8785 does.  A property test holds both encoders equal.
+    writes a fraction as RFC 8785 does; a smaller one it writes with an exponent, as nothing else but text can look.  A
+    property test holds both encoders equal.
     """
     try:
-        if _has_tiny_fraction(value):
+        encoded = _ENCODER.encode(value)
+        if _EXPONENT in encoded and _has_tiny_fraction(value):
             return rfc8785.dumps(value)
-        return _ENCODER.encode(value).encode()
+        return encoded.encode()
     except (UnicodeEncodeError, rfc8785.CanonicalizationError) as error:
         raise AuditRefused("the event holds text that is not valid Unicode") from error
 
