@@ -16,7 +16,7 @@ from typing import Any, Self
 
 from audit.errors import ProofRefused
 from audit.leaf import MAX_SAFE_INTEGER
-from audit.tiles import LOG_FOLDER, VKEY_NAME
+from audit.tiles import ANCHORS_FOLDER, LOG_FOLDER, VKEY_NAME
 
 FORMAT = "cloister-evidence/1"
 INDEX_NAME = "index.json"
@@ -28,8 +28,8 @@ PROOF_FOLDER = "proofs"
 
 
 def is_evidence(folder: Path) -> bool:
-    """Tell whether a folder is meant as a pack: a plain export has its log and its key, and nothing beside them."""
-    plain = {LOG_FOLDER, VKEY_NAME}
+    """Tell whether a folder is meant as a pack: an export has log, key and witnessed heads, and nothing more."""
+    plain = {LOG_FOLDER, VKEY_NAME, ANCHORS_FOLDER}
     return (folder / LOG_FOLDER).is_dir() and any(path.name not in plain for path in folder.iterdir())
 
 
