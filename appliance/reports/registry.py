@@ -136,7 +136,7 @@ _SPECS = (
     ReportSpec("R1", 1, "Completeness", "Did all that was admitted end, and is every entry there?", _completeness),
     ReportSpec("R2", 1, "Change history", "What was changed, by whom and when?", _changes),
     ReportSpec("R3", 1, "Event catalogue", "Which events are recorded, and are their six facts there?", _catalogue),
-    ReportSpec("R4", 2, "Retention and holds", "What must be kept, what is held, what was given up?", _retention),
+    ReportSpec("R4", 3, "Retention and holds", "What must be kept, what is held, what was given up?", _retention),
     ReportSpec("R5", 1, "Logging continuity", "Was the log kept without a break?", _continuity),
     ReportSpec("R6", 2, "Audit health", "What went wrong, and who was turned away?", _health),
     ReportSpec("R7", 2, "Clock", "Can the times be relied on?", _clock),

@@ -1,7 +1,8 @@
 """R4: what must be kept, what is held, and what was given up: the state that the leaves add up to.
 
 State derives from the log alone: a hold lives from its `hold:placed` until a `hold:released` names it.  What the
-appliance must not have let happen is looked for again: an act of two people by one, a floor lowered without two.
+appliance must not have let happen is looked for again: an act of two people by one, a floor lowered without two, a
+pruning or an erasure under a hold - which whoever hid the hold's row for a moment can bring about, and not undo here.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ KEEPING_KINDS = (
     Kind.RETENTION_LOWERED.value,
     Kind.RETENTION_SET.value,
     Kind.RETENTION_CHANGE_PROPOSED.value,
+    Kind.SUBJECT_ERASING.value,
 )
 
 
@@ -87,6 +89,8 @@ def retention_and_holds(entries: Iterable[Entry], scope: Scope, oldest: Entry | 
                 floor, approved = act.facts, None
             case Kind.RETENTION_LOWERED.value:
                 approved = entry.index
+            case Kind.SUBJECT_ERASING.value:
+                findings += _erased_under_hold(entry, holds.values())
             case kind if kind.endswith(":proposed"):
                 proposals[entry.index] = act
     return RetentionAndHolds(
@@ -128,3 +132,14 @@ def _pruned_under_hold(pruning: KeepingAct, holds: Iterable[KeepingAct]) -> Iter
         if not is_range or int_fact(hold.facts, "held_from") < minimum:
             reason = text_fact(hold.facts, "reason")
             yield f"entry {pruning.index}: pruned below {minimum} while hold {hold.index} ({reason}) was alive"
+
+
+def _erased_under_hold(entry: Entry, holds: Iterable[KeepingAct]) -> Iterable[str]:
+    event = entry.leaf.event
+    tenant = text_fact(event.facts, "subject_tenant")
+    for hold in holds:
+        subject = hold.facts.get("held_subject")
+        reaches = isinstance(held_tenant := hold.facts.get("held_tenant"), str) and same_name(held_tenant, tenant)
+        if reaches and (subject is None or same_name(str(subject), event.subject)):
+            reason = text_fact(hold.facts, "reason")
+            yield f"entry {entry.index}: an erasure of {event.subject} while hold {hold.index} ({reason}) was alive"

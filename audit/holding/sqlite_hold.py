@@ -33,6 +33,9 @@ class SqliteHold:
         self._lock_descriptor = lock_descriptor
         self._files = FileGuard.of((path, _beside(path, "-wal"), _lock_path(path)))
         self._num_commits_in_wal = 0
+        self._journal = _beside(path, "-wal")
+        self._journal_len = 0
+        """It never shrinks while it is held: SQLite writes over its beginning, and it is cut on closing alone."""
 
     @classmethod
     def take(cls, path: Path) -> Self:
@@ -60,8 +63,13 @@ class SqliteHold:
                 raise
 
     def unsound(self) -> str | None:
-        """Tell when the open files are no longer the ones in the folder."""
-        return self._files.replaced()
+        """Tell when the open files are no longer the ones in the folder, or the journal lost its end to somebody."""
+        replaced = self._files.replaced()
+        if replaced is not None:
+            return replaced
+        length, before = self._journal.stat().st_size, self._journal_len
+        self._journal_len = max(length, before)
+        return f"{self._journal.name} shrank from {before} to {length} bytes" if length < before else None
 
     def short_of_space(self, min_free_bytes: int) -> str | None:
         """Tell when less than the floor is free."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -187,6 +188,19 @@ def test_a_file_taken_away_under_the_writer_stops_it(
     if replace:
         victim.write_bytes(content)
     with pytest.raises(AuditHalted, match="replaced" if replace else "removed"):
+        writer.submit(event_now(1)).result()
+    writer.close()
+
+
+@pytest.mark.parametrize("leave", [0, 100])
+def test_a_journal_cut_in_place_stops_the_writer_before_it_answers_again(
+    open_writer: OpenWriter, log_path: Path, leave: int
+) -> None:
+    """What was acknowledged since the journal was last moved is gone: that is said at once, before another answer."""
+    writer = open_writer()
+    writer.submit(event_now(0)).result()
+    os.truncate(log_path.with_name("audit.db-wal"), leave)
+    with pytest.raises(AuditHalted, match=r"audit\.db-wal shrank"):
         writer.submit(event_now(1)).result()
     writer.close()
 

@@ -243,6 +243,27 @@ def test_holds_live_until_they_are_released():
     assert (report.oldest_index, report.findings) == (0, ())
 
 
+@pytest.mark.parametrize(
+    ("held", "erased", "is_named"),
+    [
+        ({"held_tenant": "plant", "held_subject": "Dora"}, ("dora", "plant"), True),
+        ({"held_tenant": "plant"}, ("dora", "plant"), True),
+        ({"held_tenant": "plant", "held_subject": "dora"}, ("egon", "plant"), False),
+        ({"held_tenant": "lab"}, ("dora", "plant"), False),
+        ({"held_from": 0, "held_to": 9}, ("dora", "plant"), False),
+    ],
+)
+def test_an_erasure_under_a_hold_whose_row_was_hidden_is_named(held, erased, is_named):
+    """The database's master can hide the hold while the erasure is decided, never from whoever reads both later."""
+    story = told()
+    placed = story.tell("hold:placed", "hold", actor="pia", role="privacy", reason="case 7", **held)
+    subject, tenant = erased
+    bad = story.tell("subject:erasing", subject, actor="pia", role="privacy", subject_tenant=tenant)
+    report = retention_and_holds(iter(story.entries), scope_of(story.entries), story.entries[0])
+    finding = f"entry {bad}: an erasure of {subject} while hold {placed} (case 7) was alive"
+    assert report.findings == ((finding,) if is_named else ())
+
+
 @pytest.mark.parametrize("exception", [None, "older", "right"])
 def test_a_floor_lowered_without_two_people_is_named(exception):
     """Whoever stated it: the report does not take the start's word for it."""
