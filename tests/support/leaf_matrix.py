@@ -114,13 +114,13 @@ COMPLETIONS_ONLY: Mapping[str, tuple[Cell, Cell]] = MappingProxyType(
 
 
 def _route(
-    denied: str, answered: tuple[str, ...], *, body: bool = False, stopping: Cell | None = None, **more: Cell
+    denied: str, leaves: tuple[str, ...], *, body: bool = False, stopping: Cell | None = None, **more: Cell
 ) -> dict[str, Cell]:
     """State every cell of a route that infers nothing.
 
     Args:
         denied: policy's reason towards a role that may not.
-        answered: leaves of a call that is answered.
+        leaves: of a call that is answered.
         body: whether it takes one.
         stopping: while the appliance is being stopped; None: as ever.
         more: cells of this route alone, words joined by underscores.
@@ -129,10 +129,10 @@ def _route(
         **STRANGERS,
         "unknown query parameter": Cell(400),
         "denied": Cell(403, (f"request:denied denied {denied}",)),
-        "answered": Cell(200, answered),
-        "log fails": Cell(503) if answered else Cell(200),
-        "too many records wait": Cell(429) if answered else Cell(200),
-        "stopping": stopping or Cell(200, answered),
+        "answered": Cell(200, leaves),
+        "log fails": Cell(503) if leaves else Cell(200),
+        "too many records wait": Cell(429) if leaves else Cell(200),
+        "stopping": stopping or Cell(200, leaves),
     }
     if body:
         cells |= {mode: Cell(status) for mode, (status, _) in FOREIGN_TEXT.items()}
@@ -147,6 +147,15 @@ OTHERS: Mapping[tuple[str, str], Mapping[str, Cell]] = MappingProxyType(
         ("GET", "/v1/models/{id}"): _route("no_permit", (), another_model=Cell(404)),
         ("POST", "/tokenize"): _route("no_permit", (), body=True, another_model=Cell(404)),
         ("POST", "/detokenize"): _route("no_permit", (), body=True, another_model=Cell(404)),
+        # An appliance that witnesses no log; tests of the witness show what one that does records.
+        ("POST", "/add-checkpoint"): _route(
+            "no_permit",
+            (),
+            answered=Cell(404),
+            log_fails=Cell(404),
+            too_many_records_wait=Cell(404),
+            stopping=Cell(404),
+        ),
         ("GET", "/audit/entries"): _route("no_permit", READ, bad_filter=Cell(400)),
         ("GET", "/audit/entries/{index}"): _route("no_permit", READ, unknown_entry=Cell(404, READ)),
         ("GET", "/audit/entries/{index}/proof"): _route("no_permit", READ, unknown_entry=Cell(404, READ)),

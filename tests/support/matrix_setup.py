@@ -130,6 +130,7 @@ CALLS: Mapping[tuple[str, str], tuple[str, str, Any, Prepare]] = {
     ("GET", "/v1/models/{id}"): ("developer", "nobody", None, _a_model),
     ("POST", "/tokenize"): ("developer", "operator", {"model": "starter", "prompt": "Once"}, _nothing),
     ("POST", "/detokenize"): ("developer", "operator", {"model": "starter", "tokens": [40]}, _nothing),
+    ("POST", "/add-checkpoint"): ("peer", "developer", None, _nothing),
     ("GET", "/audit/entries"): ("auditor", "developer", None, a_request),
     ("GET", "/audit/entries/{index}"): ("auditor", "developer", None, a_request),
     ("GET", "/audit/entries/{index}/proof"): ("auditor", "developer", None, a_request),

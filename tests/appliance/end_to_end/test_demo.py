@@ -148,7 +148,7 @@ def test_an_export_verifies_elsewhere_and_a_changed_one_does_not(live: LiveAppli
 def test_the_operator_lists_keys_and_others_are_denied(live: LiveAppliance):
     """Every key without its secret; a developer's key gets exit code 3, an unreachable appliance 1, no index 2."""
     rows = json.loads(_cloister(live, "key", "list", "--json"))
-    assert {role for row in rows for role in row["roles"]} == {"developer", "operator", "auditor", "privacy"}
+    assert {role for row in rows for role in row["roles"]} == {"developer", "operator", "auditor", "privacy", "peer"}
     out = _cloister(live, "key", "list")
     for role, key in live.keys.items():
         assert role in out

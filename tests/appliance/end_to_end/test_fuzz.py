@@ -23,12 +23,13 @@ from appliance.api.audit_filter import FILTERS
 from appliance.api.openai_routes import OPENAI_ROUTES
 from appliance.api.routes import ROUTES
 
-ROLES = ("developer", "operator", "auditor", "privacy")
+ROLES = ("developer", "operator", "auditor", "privacy", "peer")
 SERVED = {
     "developer": {f"POST {route.path}" for route in OPENAI_ROUTES if route.method == "POST"},
     "operator": {"GET /keys", "GET /metrics", "GET /audit/checkpoint", "GET /openapi.json"},
     "auditor": {"GET /audit/entries", "GET /audit/checkpoint", "GET /keys"},
     "privacy": {"GET /audit/entries", "GET /audit/checkpoint", "GET /audit/holds"},
+    "peer": set(),  # its one route cosigns nothing here: this appliance witnesses no log
 }
 """What each role's round must have reached, or the round proved nothing about it."""
 NUM_EXAMPLES = 30
