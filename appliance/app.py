@@ -84,9 +84,9 @@ class Appliance:
     witnessing: Witnessing | None = None
     """Of other logs, if the settings name some."""
     one_act_at_a_time: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """Held from judging an act on what is kept to the leaf that says it was taken up: no two see the same state."""
     one_long_reading: asyncio.Lock = field(default_factory=asyncio.Lock)
     """Held by whoever reads as much of the log as there is: reports and counts."""
-    """Held from judging an act on what is kept to the leaf that says it was taken up: no two see the same state."""
 
     @property
     def trail(self) -> AuditTrail:
